@@ -1,0 +1,156 @@
+# Every step of the project, by name; `make help` lists them. Continuous integration calls only these.
+# Each does all of its own set-up, and is quick when there is nothing left to set up.
+#
+#   make test PYTHON=python3.13     chooses the interpreter (3.11 or newer; python3 if not given)
+
+PYTHON ?= python3
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+# Where rustup puts cargo, for shells that have not read its profile.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+# An environment for each version of Python; .venv is a link to the one used last.
+version := $(shell $(PYTHON) -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))' 2>/dev/null)
+venv := .venv-$(version)
+run := $(venv)/bin/python
+environment = $(PYTHON) scripts/environment.py $(venv) --link .venv
+
+# cargo's output for one version of Python, as scripts/build_extension.py has it.
+target := $(or $(CARGO_TARGET_DIR),target)
+target_python := $(target)/cp$(subst .,,$(version))
+cargo_python := PYO3_PYTHON=$(CURDIR)/$(run) CARGO_TARGET_DIR=$(target_python)
+
+# The load generator of the benchmarks is a workspace of its own.
+loadgen := --manifest-path benchmarks/loadgen/Cargo.toml
+
+.PHONY: help
+help: ## list the steps
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+	@echo "PYTHON=... chooses the interpreter; the default is python3"
+
+.PHONY: setup
+setup: require-rust environment-test environment-lint quick ## everything that a developer needs: environment, tools, a quick build
+	@echo "ready: source .venv/bin/activate ($(venv), Python $(version))"
+
+.PHONY: demo
+demo: release ## ordinary asyncio programs on asyncio, uvloop and Weft; table and chart in out/
+	@$(environment) -r examples/requirements.txt
+	$(run) -m examples.demo
+
+.PHONY: bench
+bench: release ## the benchmarks, beside every rival that this interpreter can have
+	@$(environment) --available benchmarks/requirements.txt
+	$(run) -m benchmarks $(BENCH)
+
+# -- tests -----------------------------------------------------------------------------------------
+
+.PHONY: test
+test: test-rust test-python conformance ## all tests: cargo's, ours, CPython's own
+
+.PHONY: test-rust
+test-rust: require-rust ## the tests of what has no Python in it
+	cargo test --package weft-reactor
+
+.PHONY: test-python
+test-python: quick environment-test ## our tests (TESTS="-k name tests/..." for some of them)
+	$(run) -m pytest $(TESTS)
+
+.PHONY: conformance
+conformance: quick ## CPython's own asyncio tests, on Weft (CONFORMANCE="..." for its arguments)
+	$(run) -m tests.conformance $(CONFORMANCE)
+
+.PHONY: soak
+soak: release environment-test ## the tests that take minutes
+	$(run) -m pytest -m soak $(TESTS)
+
+# Miri knows no level-triggered epoll: what makes system calls stays out.
+.PHONY: miri
+miri: require-rust ## the reactor's data structures under Miri (takes a nightly toolchain of rustup's)
+	@cargo +nightly miri --version >/dev/null 2>&1 || rustup +nightly component add miri rust-src
+	CARGO_TARGET_DIR=$(target)/miri cargo +nightly miri test --package weft-reactor --lib -- timers watches
+
+# -- lint ------------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: lockfile rustfmt clippy rustdoc ruff mypy stubtest ## all of these; `make -k lint` stops at none
+
+.PHONY: lockfile rustfmt clippy rustdoc ruff mypy stubtest
+lockfile: require-rust
+	cargo metadata --locked --format-version 1 >/dev/null
+
+rustfmt: require-lint
+	cargo fmt --all --check
+	cargo fmt $(loadgen) --check
+
+clippy: require-lint environment-plain
+	$(cargo_python) cargo clippy --workspace --all-targets -- -D warnings
+	CARGO_TARGET_DIR=$(target)/loadgen cargo clippy $(loadgen) --all-targets -- -D warnings
+
+rustdoc: require-rust environment-plain
+	$(cargo_python) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+ruff: environment-lint
+	$(run) -m ruff check
+	$(run) -m ruff format --check
+
+mypy: environment-lint
+	$(run) -m mypy
+
+stubtest: quick environment-lint
+	MYPYPATH=python $(run) -m mypy.stubtest weft._weft --concise
+
+.PHONY: format
+format: environment-lint ## rewrite the sources as rustfmt and ruff want them
+	cargo fmt --all
+	cargo fmt $(loadgen)
+	$(run) -m ruff check --fix
+	$(run) -m ruff format
+
+# -- what is given away ----------------------------------------------------------------------------
+
+.PHONY: wheel
+wheel: require-rust ## a wheel for the chosen interpreter in dist/, manylinux where it can be
+	@$(environment) --group wheel
+	$(run) scripts/build_wheel.py
+
+.PHONY: docs
+docs: quick ## the reference of the package and of the crates, in out/docs
+	@$(environment) --group docs
+	$(run) -m pdoc --output-directory out/docs/python weft
+	$(cargo_python) cargo doc --workspace --no-deps --document-private-items
+	rm -rf out/docs/rust && cp -r $(target_python)/doc out/docs/rust
+	@echo "out/docs/python/index.html, out/docs/rust/_weft/index.html"
+
+.PHONY: clean
+clean: ## remove what the steps have made
+	rm -rf target dist out .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f python/weft/_weft.*.so python/weft/._weft.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- what the steps share --------------------------------------------------------------------------
+
+.PHONY: require-rust require-lint environment-plain environment-test environment-lint quick release
+require-rust:
+	@scripts/require.sh $(PYTHON) rust
+
+require-lint:
+	@scripts/require.sh $(PYTHON) rust lint
+
+environment-plain:
+	@scripts/require.sh $(PYTHON)
+	@$(environment)
+
+environment-test: environment-plain
+	@$(environment) --group test $(addprefix --available ,$(wildcard tests/*/requirements.txt examples/requirements.txt))
+
+environment-lint: environment-plain
+	@$(environment) --group lint
+
+quick release: require-rust environment-plain
+	@$(run) scripts/build_extension.py --profile $@
