@@ -1,0 +1,71 @@
+//! Socket calls on borrowed descriptors. None of them blocks, none raises `SIGPIPE`, all are
+//! repeated when a signal interrupts them; "not now" is `ErrorKind::WouldBlock`.
+//!
+//! Receiving and sending do not block even if the descriptor does: a program may share the open file
+//! with a duplicate that it has set to blocking, and that must not stop the loop.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{OwnedFd, RawFd};
+
+use rustix::io::retry_on_intr;
+use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
+
+use crate::sys::{self, with_fd};
+
+const RECEIVE: RecvFlags = RecvFlags::DONTWAIT;
+const SEND: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+
+/// How many slices the kernel takes in one call (`IOV_MAX`).
+pub const MOST_SLICES: usize = 1024;
+
+/// Receives into `buf`; 0 is the end of the stream (or an empty buffer).
+pub fn recv(fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {
+    with_fd(fd, |fd| {
+        retry_on_intr(|| net::recv(fd, &mut *buf, RECEIVE).map(|(received, _)| received))
+    })
+}
+
+/// Receives into memory that need not be initialised, and returns the part that now is; empty at the
+/// end of the stream.
+pub fn recv_uninit(fd: RawFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<&mut [u8]> {
+    sys::recv_uninit(fd, buf, RECEIVE)
+}
+
+/// Sends what the socket takes of `buf`, and returns how many bytes that were.
+pub fn send(fd: RawFd, buf: &[u8]) -> io::Result<usize> {
+    with_fd(fd, |fd| retry_on_intr(|| net::send(fd, buf, SEND)))
+}
+
+/// Sends what the socket takes of `bufs`, and returns how many bytes that were. Slices beyond
+/// [`MOST_SLICES`] are left for the next call.
+pub fn send_vectored(fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    let bufs = &bufs[..bufs.len().min(MOST_SLICES)];
+    with_fd(fd, |fd| {
+        retry_on_intr(|| net::sendmsg(fd, bufs, &mut SendAncillaryBuffer::default(), SEND))
+    })
+}
+
+/// Accepts one connection, non-blocking and close-on-exec from the start. The listening
+/// descriptor itself must be non-blocking, or this waits for a client.
+pub fn accept(fd: RawFd) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    with_fd(fd, |fd| retry_on_intr(|| net::accept_with(fd, flags)))
+}
+
+/// Says to the peer that nothing more will be sent.
+pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
+    with_fd(fd, |fd| {
+        retry_on_intr(|| net::shutdown(fd, Shutdown::Write))
+    })
+}
+
+/// Takes the socket's pending error (`SO_ERROR`), which is how a connection attempt ends: without
+/// one, it has succeeded. The outer error is that of asking.
+pub fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
+    let pending = with_fd(fd, |fd| retry_on_intr(|| net::sockopt::socket_error(fd)))?;
+    Ok(pending.err().map(io::Error::from))
+}
+
+#[cfg(test)]
+mod tests;

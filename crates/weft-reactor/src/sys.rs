@@ -1,0 +1,45 @@
+//! The unsafe code of the crate: lending a raw descriptor to a system call, and seeing the bytes
+//! that the kernel has written.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use rustix::io::Errno;
+
+/// Lends `fd` to `call`, which makes one system call (or repeats it), and returns its result.
+///
+/// A negative number is `EBADF` without asking the kernel.
+pub(crate) fn with_fd<R>(
+    fd: RawFd,
+    call: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<R>,
+) -> io::Result<R> {
+    if fd < 0 {
+        return Err(Errno::BADF.into());
+    }
+    // SAFETY: `fd` is not -1. The borrow ends with this call, during which the one thread that
+    // owns the descriptors is in here and closes none. Should the number be stale all the same, the
+    // kernel answers EBADF, or acts on another descriptor of this process, as it would for any
+    // caller of the same function of Python's `os` module; no memory of ours depends on it.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    Ok(call(borrowed)?)
+}
+
+/// Receives into `buf`; see [`crate::socket::recv_uninit`].
+pub(crate) fn recv_uninit(
+    fd: RawFd,
+    buf: &mut [MaybeUninit<u8>],
+    flags: rustix::net::RecvFlags,
+) -> io::Result<&mut [u8]> {
+    let len = with_fd(fd, |fd| {
+        rustix::io::retry_on_intr(|| {
+            rustix::net::recv(fd, &mut *buf, flags).map(|((written, _), _)| written.len())
+        })
+    })?;
+    let received = &mut buf[..len];
+    // SAFETY: the kernel has written these bytes: rustix handed out exactly so many as initialised.
+    // `MaybeUninit<u8>` has the layout of `u8`, and the exclusive borrow is passed on.
+    Ok(unsafe { std::slice::from_raw_parts_mut(received.as_mut_ptr().cast(), received.len()) })
+}
