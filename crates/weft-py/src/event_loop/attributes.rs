@@ -1,0 +1,183 @@
+//! The attributes that the loop shares with the code it inherits from asyncio.
+
+use pyo3::Borrowed;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyAny, PyBool, PyType};
+
+use super::{EVENT_LOOP, EventLoop};
+use crate::clock;
+use crate::ffi::Slot;
+use crate::ffi::method::Returned;
+use crate::{method, property};
+
+fn boolean(py: Python<'_>, value: bool) -> Returned<'_> {
+    Ok(PyBool::new(py, value).to_owned().into_any())
+}
+
+fn truth(value: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<bool> {
+    value.map_or(Ok(false), |value| value.is_truthy())
+}
+
+fn closed<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    boolean(object.py(), EVENT_LOOP.of(object).closed.get())
+}
+
+fn set_closed(object: &Bound<'_, PyAny>, value: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
+    EVENT_LOOP.of(object).closed.set(truth(value)?);
+    Ok(())
+}
+
+fn stopping<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    boolean(object.py(), EVENT_LOOP.of(object).stopping.get())
+}
+
+fn set_stopping(object: &Bound<'_, PyAny>, value: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
+    EVENT_LOOP.of(object).stopping.set(truth(value)?);
+    Ok(())
+}
+
+fn debug<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    boolean(object.py(), EVENT_LOOP.of(object).debug.get())
+}
+
+fn set_debug(object: &Bound<'_, PyAny>, value: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
+    EVENT_LOOP.of(object).debug.set(truth(value)?);
+    Ok(())
+}
+
+fn read<'py>(object: &Bound<'py, PyAny>, slot: &Slot) -> Bound<'py, PyAny> {
+    let py = object.py();
+    slot.get(py).unwrap_or_else(|| py.None().into_bound(py))
+}
+
+fn write(slot: &Slot, value: Option<Borrowed<'_, '_, PyAny>>) {
+    match value {
+        Some(value) if !value.is_none() => slot.set(value.to_owned()),
+        _ => slot.clear(),
+    }
+}
+
+fn thread_id<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(read(object, &EVENT_LOOP.of(object).thread_id))
+}
+
+fn set_thread_id(
+    object: &Bound<'_, PyAny>,
+    value: Option<Borrowed<'_, '_, PyAny>>,
+) -> PyResult<()> {
+    write(&EVENT_LOOP.of(object).thread_id, value);
+    Ok(())
+}
+
+fn task_factory<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(read(object, &EVENT_LOOP.of(object).task_factory))
+}
+
+fn set_task_factory(
+    object: &Bound<'_, PyAny>,
+    value: Option<Borrowed<'_, '_, PyAny>>,
+) -> PyResult<()> {
+    write(&EVENT_LOOP.of(object).task_factory, value);
+    Ok(())
+}
+
+fn is_running<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    boolean(object.py(), EVENT_LOOP.of(object).thread_id.is_set())
+}
+
+fn release<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    EVENT_LOOP.of(object).release(object.py());
+    Ok(object.py().None().into_bound(object.py()))
+}
+
+/// The methods that native code calls on itself, as far as they can be replaced.
+const REPLACEABLE: [&str; 2] = ["call_soon", "time"];
+
+/// After an attribute was set on an instance: whether it replaces a method that native code relies on.
+///
+/// # Errors
+/// What looking the attributes up raises.
+pub fn noticed(object: &Bound<'_, PyAny>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+    if REPLACEABLE
+        .iter()
+        .any(|known| name.eq(known).unwrap_or(false))
+    {
+        find_overridden(object)?;
+    }
+    Ok(())
+}
+
+/// Looks whether a subclass or the instance replaces methods that native code would otherwise bypass.
+fn find_overridden(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = object.py();
+    let native = EVENT_LOOP.type_object(py);
+    let state = EVENT_LOOP.of(object);
+    let mut overridden = state.overridden.get();
+    overridden.call_soon = is_replaced(object, &native, "call_soon")?;
+    overridden.time = is_replaced(object, &native, "time")?;
+    state.overridden.set(overridden);
+    Ok(())
+}
+
+fn is_replaced(
+    object: &Bound<'_, PyAny>,
+    native: &Bound<'_, PyType>,
+    name: &str,
+) -> PyResult<bool> {
+    if !object.get_type().getattr(name)?.is(&native.getattr(name)?) {
+        return Ok(true);
+    }
+    let dictionary = object.getattr_opt("__dict__")?;
+    dictionary.map_or(Ok(false), |dictionary| dictionary.contains(name))
+}
+
+/// `_prepare()`: called by `Loop.__init__`.
+fn prepare<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    find_overridden(object)?;
+    EVENT_LOOP.of(object).open()?;
+    EVENT_LOOP.of(object).closed.set(false);
+    EVENT_LOOP.expect(&object.get_type());
+    Ok(object.py().None().into_bound(object.py()))
+}
+
+fn time<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(pyo3::types::PyFloat::new(object.py(), clock::monotonic(object.py())?).into_any())
+}
+
+impl EventLoop {
+    /// The loop's clock, in seconds, by way of a replaced `time()` where there is one.
+    ///
+    /// # Errors
+    /// What a replaced `time()` raises.
+    #[inline]
+    pub(super) fn now(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<f64> {
+        if self.overridden.get().time {
+            return event_loop
+                .call_method0(pyo3::intern!(event_loop.py(), "time"))?
+                .extract();
+        }
+        clock::monotonic(event_loop.py())
+    }
+}
+
+pub(super) fn methods() -> Vec<ffi::PyMethodDef> {
+    vec![
+        method!(none "_prepare" => prepare, "Open the poller and note which methods a subclass replaces."),
+        method!(none "_release" => release, "Drop all that is scheduled or watched, and close the poller."),
+        method!(none "time" => time, "Return the time of the loop's clock, in seconds: time.monotonic()."),
+        method!(none "is_closed" => closed, "Return True if close() was called."),
+        method!(none "is_running" => is_running, "Return True if the loop is running."),
+        method!(none "get_debug" => debug, "Return True if debug mode is on."),
+    ]
+}
+
+pub(super) fn properties() -> Vec<ffi::PyGetSetDef> {
+    vec![
+        property!("_closed" => closed, set_closed),
+        property!("_stopping" => stopping, set_stopping),
+        property!("_debug" => debug, set_debug),
+        property!("_thread_id" => thread_id, set_thread_id),
+        property!("_task_factory" => task_factory, set_task_factory),
+    ]
+}

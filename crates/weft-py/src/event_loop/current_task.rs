@@ -1,0 +1,94 @@
+//! Which task asyncio believes to be running on a loop.
+//!
+//! asyncio's registry is swapped lazily: a step that follows another task's step replaces the entry, and only a plain
+//! callback, a blocking poll or the end of the run takes it out.
+
+use pyo3::prelude::*;
+use pyo3::types::PyAny;
+#[cfg(not(Py_3_14))]
+use pyo3::types::{PyDict, PyDictMethods};
+
+use super::EventLoop;
+use crate::imports::imports;
+
+/// Makes `task` the current task of `event_loop`.
+///
+/// # Errors
+/// `MemoryError`.
+#[inline]
+pub fn enter_task<'py>(
+    state: &EventLoop,
+    event_loop: &Bound<'py, PyAny>,
+    task: &Bound<'py, PyAny>,
+) -> PyResult<()> {
+    if state.current_task.is(task) {
+        return Ok(());
+    }
+    swap(event_loop, Some(task))?;
+    state.current_task.set(task.clone());
+    Ok(())
+}
+
+/// Leaves no task current on `event_loop`.
+///
+/// # Errors
+/// `MemoryError`.
+#[inline]
+pub fn leave_task(state: &EventLoop, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    if !state.current_task.is_set() {
+        return Ok(());
+    }
+    swap(event_loop, None)?;
+    state.current_task.clear();
+    Ok(())
+}
+
+#[cfg(not(Py_3_14))]
+#[inline]
+fn swap<'py>(event_loop: &Bound<'py, PyAny>, task: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
+    let py = event_loop.py();
+    let current = imports(py).current_tasks.bind(py).cast::<PyDict>()?;
+    match task {
+        Some(task) => current.set_item(event_loop, task),
+        None => match current.del_item(event_loop) {
+            // Somebody else's step may have taken the entry out.
+            Err(error) if error.is_instance_of::<pyo3::exceptions::PyKeyError>(py) => Ok(()),
+            outcome => outcome,
+        },
+    }
+}
+
+#[cfg(Py_3_14)]
+#[inline]
+fn swap<'py>(event_loop: &Bound<'py, PyAny>, task: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
+    let py = event_loop.py();
+    let none = py.None().into_bound(py);
+    let swap = imports(py).current_tasks.bind(py);
+    crate::ffi::call::call2(swap, event_loop, task.unwrap_or(&none)).map(drop)
+}
+
+/// The task that is current on the loop, as far as native code has set it.
+pub fn current_task<'py>(state: &EventLoop, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+    state.current_task.get(py)
+}
+
+/// The task that asyncio's registry names as the current one, whoever has set it.
+///
+/// # Errors
+/// What the look-up raises.
+pub fn registered_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let tasks = event_loop.py().import("asyncio.tasks")?;
+    let task = tasks.call_method1("current_task", (event_loop,))?;
+    Ok(Some(task).filter(|task| !task.is_none()))
+}
+
+/// Makes asyncio's registry name `task` again, after somebody else's step has failed half-way.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn restore_task<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    task: Option<&Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    swap(event_loop, task)
+}

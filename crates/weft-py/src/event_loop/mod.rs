@@ -1,0 +1,283 @@
+//! The event loop: its state, and the class that Python sees.
+//!
+//! Ground rules:
+//!
+//! - The GIL guards everything here. A loop runs on one thread, but other threads may schedule callbacks and cancel
+//!   handles while they hold the GIL; the loop's own thread gives it up only inside the poll.
+//! - No `RefCell` is borrowed while Python code may run, and dropping a reference may run Python code. So values are
+//!   taken out first and dropped after the borrow has ended.
+//! - The loop names neither tasks nor transports. A task puts a [`Ready::Job`] into the queue, a transport registers a
+//!   `Watch::Native`; both are an object and a function to call with it.
+//! - `BaseEventLoop` keeps `_closed`, `_stopping`, `_debug`, `_thread_id` and `_task_factory` as attributes. They are
+//!   properties of this class, so that code inherited from asyncio and native code see one truth.
+
+mod attributes;
+mod current_task;
+pub mod handles;
+mod ready;
+mod run;
+mod schedule;
+mod watches;
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
+
+use pyo3::prelude::*;
+use pyo3::types::PyAny;
+use weft_reactor::{Poller, TimerQueue, Waker, WatchTable};
+
+pub use current_task::{current_task, enter_task, leave_task, registered_task, restore_task};
+pub use ready::{Job, Ready};
+pub use schedule::{InItsPlace, call_soon_by_method, call_soon_directly, set_callable_for};
+use watches::Watch;
+pub use watches::{Interest, rewatch, unwatch, watch};
+
+use crate::event_loop::handles::HANDLE;
+use crate::ffi::class::{Description, Owner, class_slots};
+use crate::ffi::context::SharedContexts;
+use crate::ffi::{Class, Native, Reference, Slot, Visit};
+use crate::slot;
+use ready::ReadyQueue;
+
+/// The native part of `weft.Loop`.
+pub struct EventLoop {
+    ready: ReadyQueue,
+    timers: RefCell<TimerQueue<Reference>>,
+    cancelled_timers: Cell<usize>,
+    watches: RefCell<WatchTable<Watch>>,
+    /// `None` before the first use and after `close()`.
+    poller: RefCell<Option<Poller>>,
+    waker: RefCell<Option<Waker>>,
+    /// Whether the loop's thread waits in the poll, so that it must be woken.
+    sleeping: Cell<bool>,
+    /// Until `__init__` and after `close()`.
+    closed: Cell<bool>,
+    stopping: Cell<bool>,
+    debug: Cell<bool>,
+    /// Whether `call_soon` or `time` was replaced, by a subclass or on the instance.
+    overridden: Cell<Overridden>,
+    thread_id: Slot,
+    task_factory: Slot,
+    /// The task that asyncio's registry names as this loop's current one.
+    current_task: Slot,
+    contexts: SharedContexts,
+}
+
+/// Methods whose replacements native code must respect.
+#[derive(Clone, Copy, Debug, Default)]
+struct Overridden {
+    call_soon: bool,
+    time: bool,
+}
+
+impl Default for EventLoop {
+    fn default() -> Self {
+        Self {
+            ready: ReadyQueue::default(),
+            timers: RefCell::default(),
+            cancelled_timers: Cell::default(),
+            watches: RefCell::default(),
+            poller: RefCell::default(),
+            waker: RefCell::default(),
+            sleeping: Cell::default(),
+            closed: Cell::new(true),
+            stopping: Cell::default(),
+            debug: Cell::default(),
+            overridden: Cell::default(),
+            thread_id: Slot::empty(),
+            task_factory: Slot::empty(),
+            current_task: Slot::empty(),
+            contexts: SharedContexts::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for EventLoop {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("EventLoop")
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Native for EventLoop {
+    fn traverse(&self, visit: Visit) -> c_int {
+        for slot in [&self.thread_id, &self.task_factory, &self.current_task] {
+            let answer = visit.slot(slot);
+            if answer != 0 {
+                return answer;
+            }
+        }
+        let answer = self.contexts.traverse(visit);
+        if answer != 0 {
+            return answer;
+        }
+        let answer = self.ready.traverse(visit);
+        if answer != 0 {
+            return answer;
+        }
+        if let Ok(timers) = self.timers.try_borrow() {
+            for timer in timers.iter() {
+                let answer = visit_handle(timer, visit);
+                if answer != 0 {
+                    return answer;
+                }
+            }
+        }
+        if let Ok(watches) = self.watches.try_borrow() {
+            for (_, watch) in watches.iter() {
+                let answer = watch.traverse(visit);
+                if answer != 0 {
+                    return answer;
+                }
+            }
+        }
+        0
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        self.task_factory.clear();
+        self.current_task.clear();
+        self.contexts.forget();
+        self.release(py);
+    }
+}
+
+/// Reports a handle that the loop holds. Handles are no collected objects; where the loop is the only owner, the
+/// handle's references count as the loop's own.
+fn visit_handle(handle: &Reference, visit: Visit) -> c_int {
+    let object = handle.bind(visit.python());
+    match HANDLE.get(object) {
+        Some(state) if crate::ffi::object::reference_count(object) == 1 => {
+            state.visit_contents(visit)
+        }
+        Some(_) => 0,
+        None => visit.object(handle),
+    }
+}
+
+impl EventLoop {
+    /// Drops everything that is scheduled or watched, and closes the poller.
+    fn release(&self, py: Python<'_>) {
+        let ready = self.ready.take();
+        let timers = self.timers.borrow_mut().drain();
+        let watches = self.watches.borrow_mut().drain();
+        self.cancelled_timers.set(0);
+        let poller = self.poller.borrow_mut().take();
+        self.waker.borrow_mut().take();
+        drop(poller);
+        // Emptied, not only dropped: what a handle refers to may refer to the handle.
+        for entry in &ready {
+            if let Ready::Handle(handle) = entry
+                && let Some(state) = HANDLE.get(handle.bind(py))
+            {
+                state.empty();
+            }
+        }
+        for (_, watch) in &watches {
+            watch.empty(py);
+        }
+        for handle in &timers {
+            if let Some(state) = HANDLE.get(handle.bind(py)) {
+                state.set_scheduled(false);
+                state.empty();
+            }
+        }
+        drop((ready, timers, watches));
+    }
+
+    /// Whether native code may put entries into the queue itself instead of calling `call_soon`.
+    #[inline]
+    pub fn schedules_directly(&self) -> bool {
+        !self.overridden.get().call_soon && !self.debug.get() && !self.closed.get()
+    }
+
+    /// Appends an entry to the ready queue. The caller has looked at [`Self::schedules_directly`].
+    #[inline]
+    pub fn push(&self, entry: Ready) {
+        self.ready.push(entry);
+    }
+
+    /// The contexts that handles and tasks of this loop share.
+    #[inline]
+    pub fn contexts(&self) -> &SharedContexts {
+        &self.contexts
+    }
+
+    /// Whether debug mode is on.
+    #[inline]
+    pub fn is_debug(&self) -> bool {
+        self.debug.get()
+    }
+
+    /// Whether `close()` has been called.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// The custom task factory.
+    pub fn has_task_factory(&self) -> bool {
+        self.task_factory.is_set()
+    }
+}
+
+/// The native base of `weft.Loop`.
+pub static EVENT_LOOP: Class<EventLoop> = Class::new();
+
+struct EventLoopClass;
+
+impl Owner for EventLoopClass {
+    type Value = EventLoop;
+    fn class() -> &'static Class<EventLoop> {
+        &EVENT_LOOP
+    }
+}
+
+/// Whether a loop, native or not, is in debug mode.
+///
+/// # Errors
+/// What a foreign loop's `get_debug` raises.
+pub fn is_debug(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    match EVENT_LOOP.get(event_loop) {
+        Some(state) => Ok(state.debug.get()),
+        None => event_loop.call_method0("get_debug")?.is_truthy(),
+    }
+}
+
+/// Counts a timer that was cancelled while it sat in the queue.
+pub fn timer_cancelled(event_loop: &Bound<'_, PyAny>) {
+    if let Some(state) = EVENT_LOOP.get(event_loop) {
+        state.cancelled_timers.set(state.cancelled_timers.get() + 1);
+    }
+}
+
+/// Makes the class and adds it to the module. `extra` are the methods that layers above contribute.
+///
+/// # Errors
+/// What Python raises while it makes types.
+pub fn register(module: &Bound<'_, PyModule>, extra: Vec<pyo3::ffi::PyMethodDef>) -> PyResult<()> {
+    let mut methods = schedule::methods();
+    methods.extend(run::methods());
+    methods.extend(watches::methods());
+    methods.extend(attributes::methods());
+    methods.extend(extra);
+    let mut slots = class_slots::<EventLoopClass>();
+    slots.push(slot!(setattr attributes::noticed));
+    let class = EVENT_LOOP.make(
+        module.py(),
+        c"weft._weft.EventLoop",
+        None,
+        Description {
+            methods,
+            properties: attributes::properties(),
+            slots,
+            doc: Some(c"The native part of weft.Loop: ready queue, timers, watched descriptors."),
+            instantiable: true,
+            subclassable: true,
+            ..Description::default()
+        },
+    )?;
+    module.add("EventLoop", class)
+}

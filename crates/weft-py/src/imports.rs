@@ -1,0 +1,154 @@
+//! Every Python object that native code needs, looked up once.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyAny, PyDict, PyTuple, PyType};
+
+/// Objects of the standard library.
+#[derive(Debug)]
+pub struct Imports {
+    /// `_asyncio.Future`.
+    pub future: Py<PyType>,
+    /// `_asyncio.Task`.
+    pub task: Py<PyType>,
+    /// `_asyncio.Future.result`, unbound.
+    pub future_result: Py<PyAny>,
+    /// `_asyncio.Future.set_result`, unbound.
+    pub future_set_result: Py<PyAny>,
+    /// `_asyncio.Future.set_exception`, unbound.
+    pub future_set_exception: Py<PyAny>,
+    /// `_asyncio.Future.cancel`, unbound.
+    pub future_cancel: Py<PyAny>,
+    /// `_asyncio.Task.__init__`, unbound.
+    pub task_init: Py<PyAny>,
+    /// `asyncio.Handle`.
+    pub handle: Py<PyAny>,
+    /// `asyncio.TimerHandle`.
+    pub timer_handle: Py<PyAny>,
+    /// `asyncio.CancelledError`.
+    pub cancelled_error: Py<PyType>,
+    /// `asyncio.InvalidStateError`.
+    pub invalid_state_error: Py<PyType>,
+    /// `asyncio.coroutines.iscoroutine`.
+    pub is_coroutine: Py<PyAny>,
+    /// `asyncio.futures._get_loop`.
+    pub future_loop: Py<PyAny>,
+    /// `asyncio.futures._set_result_unless_cancelled`, what `asyncio.sleep` schedules.
+    pub set_result_unless_cancelled: Py<PyAny>,
+    /// `asyncio.format_helpers`.
+    pub format_helpers: Py<PyAny>,
+    /// `asyncio.base_events`, whose `logger` reports slow callbacks.
+    pub base_events: Py<PyAny>,
+    /// `asyncio.selector_events`, whose `logger` reports what transports do.
+    pub selector_events: Py<PyAny>,
+    /// `warnings.warn`, which finalizers need when nothing can be imported any more.
+    pub warn: Py<PyAny>,
+    /// `asyncio.format_helpers.extract_stack`.
+    pub extract_stack: Py<PyAny>,
+    /// `contextvars.Context.run`, unbound.
+    pub context_run: Py<PyAny>,
+    /// `asyncio.tasks._current_tasks`, or `_asyncio._swap_current_task` from Python 3.14.
+    pub current_tasks: Py<PyAny>,
+    /// `_asyncio._register_task` (Python 3.14), otherwise `None`.
+    pub register_task: Py<PyAny>,
+    /// `_asyncio.future_add_to_awaited_by` (Python 3.14), otherwise `None`.
+    pub add_to_awaited_by: Py<PyAny>,
+    /// `_asyncio.future_discard_from_awaited_by` (Python 3.14), otherwise `None`.
+    pub discard_from_awaited_by: Py<PyAny>,
+    /// The dictionary of the module `time`.
+    pub time_module: Py<PyDict>,
+    /// `time.monotonic` as it was at import.
+    pub monotonic: Py<PyAny>,
+    /// `()`.
+    pub empty_tuple: Py<PyTuple>,
+}
+
+static IMPORTS: PyOnceLock<Imports> = PyOnceLock::new();
+
+/// The table, which the module's initialisation has filled.
+///
+/// # Panics
+/// Before [`load`].
+#[inline]
+pub fn imports(py: Python<'_>) -> &'static Imports {
+    IMPORTS
+        .get(py)
+        .expect("the table is filled before any class exists")
+}
+
+/// Fills the table.
+///
+/// # Errors
+/// `ImportError` or `AttributeError` where the standard library lacks something.
+pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
+    IMPORTS.get_or_try_init(py, || {
+        let native = py.import("_asyncio")?;
+        let futures = py.import("asyncio.futures")?;
+        let future = native.getattr("Future")?.cast_into::<PyType>()?;
+        let task = native.getattr("Task")?.cast_into::<PyType>()?;
+        let exceptions = py.import("asyncio.exceptions")?;
+        let optional = |name: &str| -> PyResult<Py<PyAny>> {
+            Ok(native
+                .getattr_opt(name)?
+                .map_or_else(|| py.None(), Bound::unbind))
+        };
+        let current_tasks = if cfg!(Py_3_14) {
+            native.getattr("_swap_current_task")?
+        } else {
+            py.import("asyncio.tasks")?.getattr("_current_tasks")?
+        };
+        let time = py.import("time")?;
+        Ok(Imports {
+            future_result: future.getattr("result")?.unbind(),
+            future_set_result: future.getattr("set_result")?.unbind(),
+            future_set_exception: future.getattr("set_exception")?.unbind(),
+            future_cancel: future.getattr("cancel")?.unbind(),
+            task_init: task.getattr("__init__")?.unbind(),
+            future: future.unbind(),
+            handle: py.import("asyncio.events")?.getattr("Handle")?.unbind(),
+            timer_handle: py
+                .import("asyncio.events")?
+                .getattr("TimerHandle")?
+                .unbind(),
+            task: task.unbind(),
+            cancelled_error: exceptions
+                .getattr("CancelledError")?
+                .cast_into::<PyType>()?
+                .unbind(),
+            invalid_state_error: exceptions
+                .getattr("InvalidStateError")?
+                .cast_into::<PyType>()?
+                .unbind(),
+            is_coroutine: py
+                .import("asyncio.coroutines")?
+                .getattr("iscoroutine")?
+                .unbind(),
+            future_loop: futures.getattr("_get_loop")?.unbind(),
+            set_result_unless_cancelled: futures.getattr("_set_result_unless_cancelled")?.unbind(),
+            format_helpers: py.import("asyncio.format_helpers")?.into_any().unbind(),
+            base_events: py.import("asyncio.base_events")?.into_any().unbind(),
+            selector_events: py.import("asyncio.selector_events")?.into_any().unbind(),
+            warn: py.import("warnings")?.getattr("warn")?.unbind(),
+            extract_stack: py
+                .import("asyncio.format_helpers")?
+                .getattr("extract_stack")?
+                .unbind(),
+            context_run: py
+                .import("contextvars")?
+                .getattr("Context")?
+                .getattr("run")?
+                .unbind(),
+            current_tasks: current_tasks.unbind(),
+            register_task: if cfg!(Py_3_14) {
+                optional("_register_task")?
+            } else {
+                py.None()
+            },
+            add_to_awaited_by: optional("future_add_to_awaited_by")?,
+            discard_from_awaited_by: optional("future_discard_from_awaited_by")?,
+            time_module: time.dict().unbind(),
+            monotonic: time.getattr("monotonic")?.unbind(),
+            empty_tuple: PyTuple::empty(py).unbind(),
+        })
+    })
+}

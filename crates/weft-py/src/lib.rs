@@ -1,0 +1,46 @@
+//! `_weft`: asyncio's event loop, futures, tasks and transports for `CPython`.
+//!
+//! The modules carry asyncio's own names. Imports go one way, down:
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
+//! | 1 | [`event_loop`] |
+//! | 2 | [`futures`], [`tasks`] |
+//! | 4 | [`transports`] |
+
+#![allow(
+    clippy::unnecessary_wraps,
+    reason = "what Python calls through a method table has one signature, whether it can fail or not"
+)]
+
+pub mod clock;
+pub mod errors;
+pub mod event_loop;
+pub mod ffi;
+pub mod futures;
+pub mod imports;
+pub mod tasks;
+pub mod transports;
+
+use pyo3::prelude::*;
+
+/// The extension module. `weft` re-exports from it.
+#[pymodule]
+fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let imports = imports::load(py)?;
+    ffi::base::verify(py, imports.future.bind(py), imports.task.bind(py))?;
+    ffi::context::verify(py)?;
+    clock::remember(py);
+    event_loop::handles::register(module)?;
+    futures::register(module)?;
+    tasks::register(module)?;
+    transports::register(module)?;
+    let mut methods = futures::loop_methods();
+    methods.extend(tasks::loop_methods());
+    event_loop::register(module, methods)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(tasks::forget_task, module)?)?;
+    module.add_function(wrap_pyfunction!(tasks::alive_tasks, module)?)
+}

@@ -1,0 +1,10 @@
+//! Transports: what a protocol writes to, and what feeds it.
+//!
+//! Who adopts a descriptor closes it, once: a transport owns its Python socket from its construction on, and closes it
+//! after `connection_lost()`. A transport keeps itself alive through the loop's watch table while it reads or writes.
+
+mod flow_control;
+mod stream;
+mod write_buffer;
+
+pub use stream::register;

@@ -1,0 +1,110 @@
+//! What Python sees: attributes and the representation.
+
+#![expect(
+    clippy::unnecessary_wraps,
+    reason = "a property's signature, whether it can fail or not"
+)]
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyAny;
+
+use super::methods::{get_protocol, is_closing};
+use super::{STREAM, boolean, none};
+use crate::event_loop::EVENT_LOOP;
+use crate::ffi::Slot;
+use crate::ffi::method::Returned;
+use crate::property;
+
+/// `<StreamTransport fd=7 read=polling write=<idle, bufsize=0>>`, in asyncio's words.
+pub(super) fn representation<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    let py = object.py();
+    let state = STREAM.of(object);
+    let class = object.get_type().name()?;
+    let life = if !state.socket.is_set() {
+        " closed"
+    } else if state.closing.get() {
+        " closing"
+    } else {
+        ""
+    };
+    let fd = state.fd.get();
+    let traffic = match state.event_loop.get(py) {
+        Some(event_loop) if !EVENT_LOOP.of(&event_loop).is_closed() => {
+            let unsent = state.unsent.borrow().len();
+            let reads = state.started.get() && state.is_reading() && !state.ended.get();
+            let read = if reads { "polling" } else { "idle" };
+            let write = if unsent > 0 { "polling" } else { "idle" };
+            format!(" read={read} write=<{write}, bufsize={unsent}>")
+        }
+        _ => String::new(),
+    };
+    let text = format!("<{class}{life} fd={fd}{traffic}>");
+    Ok(text.into_pyobject(py)?.into_any())
+}
+
+/// What a slot holds, or `None`.
+fn value<'py>(object: &Bound<'py, PyAny>, slot: &Slot) -> Bound<'py, PyAny> {
+    slot.get(object.py()).unwrap_or_else(|| none(object))
+}
+
+fn sock<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(value(object, &STREAM.of(object).socket))
+}
+
+fn sock_fd<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(STREAM
+        .of(object)
+        .fd
+        .get()
+        .into_pyobject(object.py())?
+        .into_any())
+}
+
+fn loop_of<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(value(object, &STREAM.of(object).event_loop))
+}
+
+fn server<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(value(object, &STREAM.of(object).server))
+}
+
+fn conn_lost<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(STREAM
+        .of(object)
+        .lost
+        .get()
+        .into_pyobject(object.py())?
+        .into_any())
+}
+
+fn paused<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(boolean(object.py(), STREAM.of(object).paused.get()))
+}
+
+fn protocol_paused<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(boolean(
+        object.py(),
+        STREAM.of(object).protocol_paused.get(),
+    ))
+}
+
+fn eof<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(boolean(object.py(), STREAM.of(object).eof.get()))
+}
+
+/// The property table.
+pub(super) fn table() -> Vec<ffi::PyGetSetDef> {
+    vec![
+        property!("_sock" => sock),
+        property!("_sock_fd" => sock_fd),
+        property!("_loop" => loop_of),
+        property!("_protocol" => get_protocol),
+        property!("_server" => server),
+        property!("_conn_lost" => conn_lost),
+        property!("_closing" => is_closing),
+        property!("_paused" => paused),
+        property!("_protocol_paused" => protocol_paused),
+        property!("_eof" => eof),
+    ]
+}

@@ -1,0 +1,175 @@
+//! The ways in which a connection ends.
+
+use pyo3::exceptions::{PyConnectionError, PyOSError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyAny, PyDict};
+
+use super::{STREAM, StreamTransport, logger, none};
+use crate::event_loop;
+use crate::event_loop::handles::is_fatal;
+use crate::ffi::call::method1;
+use crate::imports::imports;
+
+impl StreamTransport {
+    /// Ends the connection because of `error`, which is reported unless it is the peer's or the network's doing.
+    pub(super) fn fatal_error(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: PyErr,
+        message: &str,
+    ) -> PyResult<()> {
+        let py = object.py();
+        if is_fatal(py, &error) {
+            return Err(error);
+        }
+        let event_loop = self.event_loop.get(py);
+        let error = error.into_value(py).into_bound(py).into_any();
+        if let Some(event_loop) = event_loop {
+            if error.is_instance_of::<PyOSError>() {
+                if event_loop::is_debug(&event_loop)? {
+                    let keywords = PyDict::new(py);
+                    keywords.set_item("exc_info", &error)?;
+                    logger(py)?.call_method(
+                        "debug",
+                        ("%r: %s", object, message),
+                        Some(&keywords),
+                    )?;
+                }
+            } else {
+                let details = PyDict::new(py);
+                details.set_item("message", message)?;
+                details.set_item("exception", &error)?;
+                details.set_item("transport", object)?;
+                details.set_item("protocol", self.protocol.get(py))?;
+                event_loop.call_method1("call_exception_handler", (details,))?;
+            }
+        }
+        self.force_close(object, Some(error))
+    }
+
+    /// Drops what is unsent and schedules `connection_lost(error)`.
+    pub(super) fn force_close(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        if self.lost.get() > 0 {
+            return Ok(());
+        }
+        let mut unsent = self.unsent.borrow_mut().take();
+        if self.joins.replace(false) && !unsent.is_empty() {
+            // Had these writes not been joined, they would have been tried by now. How that ends does not matter any
+            // more: the connection ends because of `error`.
+            let _ = unsent.send(object.py(), self.descriptor());
+        }
+        self.closing.set(true);
+        self.lose(object, error)?;
+        drop(unsent);
+        Ok(())
+    }
+
+    /// Schedules `connection_lost(error)`; nothing is watched from here on.
+    pub(super) fn lose(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = object.py();
+        self.lost.set(self.lost.get() + 1);
+        let updated = self.update_interest(object);
+        if let Some(event_loop) = self.event_loop.get(py) {
+            let callback = object.getattr(intern!(py, "_call_connection_lost"))?;
+            event_loop.call_method1(intern!(py, "call_soon"), (callback, error))?;
+        }
+        updated
+    }
+
+    pub(super) fn close(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.flush(object)?;
+        if self.closing.replace(true) {
+            return Ok(());
+        }
+        if self.unsent.borrow().is_empty() {
+            self.lose(object, None)
+        } else {
+            self.update_interest(object)
+        }
+    }
+
+    /// The end: `connection_lost()`, then everything that the transport owns is given up, whatever the protocol does.
+    pub(super) fn connection_lost(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = object.py();
+        let outcome = match self.protocol.get(py) {
+            Some(protocol) if self.connected.get() => {
+                let error = error.unwrap_or_else(|| none(object));
+                method1(&protocol, intern!(py, "connection_lost"), &error).map(drop)
+            }
+            _ => Ok(()),
+        };
+        let closed = self.close_socket(object);
+        self.protocol.clear();
+        self.event_loop.clear();
+        self.context.clear();
+        let detached = self.detach_server(object);
+        let told = match self.empty_waiter.get(py) {
+            Some(waiter) if !waiter.call_method0("done")?.is_truthy()? => {
+                let error = PyConnectionError::new_err("Connection is closed by peer");
+                waiter.call_method1("set_exception", (error,)).map(drop)
+            }
+            _ => Ok(()),
+        };
+        outcome.and(closed).and(detached).and(told)
+    }
+
+    pub(super) fn close_socket(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.started.set(false);
+        self.update_interest(object)?;
+        self.socket_memory.set(None);
+        match self.socket.take(object.py()) {
+            Some(socket) => socket.call_method0(intern!(object.py(), "close")).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn detach_server(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Some(server) = self.server.take(object.py()) else {
+            return Ok(());
+        };
+        if cfg!(Py_3_13) {
+            server.call_method1("_detach", (object,)).map(drop)
+        } else {
+            server.call_method0("_detach").map(drop)
+        }
+    }
+}
+
+/// A transport that nobody closed: its socket is closed here, with a warning.
+pub(super) fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = object.py();
+    let state = STREAM.of(object);
+    let Some(socket) = state.socket.get(py) else {
+        return Ok(());
+    };
+    let text = format!("unclosed transport {}", object.repr()?);
+    let keywords = PyDict::new(py);
+    keywords.set_item("source", object)?;
+    let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
+    let warned = imports(py)
+        .warn
+        .bind(py)
+        .call((text, category), Some(&keywords));
+    // A loop that was closed in the middle of a turn has dropped the end of it.
+    let mut unsent = state.unsent.borrow_mut().take();
+    if state.joins.replace(false) && !unsent.is_empty() {
+        let _ = unsent.send(py, state.descriptor());
+    }
+    state.socket.clear();
+    socket.call_method0("close")?;
+    state.detach_server(object)?;
+    warned.map(drop)
+}

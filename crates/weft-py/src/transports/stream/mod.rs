@@ -1,0 +1,309 @@
+//! The transport of a connected stream socket, TCP or Unix.
+//!
+//! What it does, and in which order, is what asyncio's selector transport does:
+//!
+//! - `connection_made()`, then reading starts, then the waiter of the connection is told, all in the next turn.
+//! - `write()` tries to send at once. What the socket does not take waits in the buffer until it is writable.
+//!   Further writes of the same turn are joined; see [`joining`].
+//! - `closing` is set by whoever starts to close. `connection_lost()` is called once: `lost` counts from 1 when the
+//!   call has been scheduled, and every later `write()` only counts it up.
+//! - Callbacks run in the context in which the transport was made.
+
+mod attributes;
+mod closing;
+mod joining;
+mod methods;
+mod reading;
+mod writing;
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
+use std::mem::offset_of;
+use std::os::fd::RawFd;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyAny, PyBool, PyDict, PyType};
+
+use super::flow_control::Limits;
+use super::write_buffer::WriteBuffer;
+use crate::event_loop::handles::is_fatal;
+use crate::event_loop::{self, EVENT_LOOP, Interest};
+use crate::ffi::class::{Description, Owner, class_slots};
+use crate::ffi::method::Returned;
+use crate::ffi::socket::SocketMemory;
+use crate::ffi::{Class, Native, Slot, Visit, context};
+use crate::imports::imports;
+use crate::slot;
+
+/// The state of a stream transport.
+#[derive(Debug, Default)]
+pub struct StreamTransport {
+    /// The loop; given up, like everything below it, after `connection_lost()`.
+    event_loop: Slot,
+    /// The Python socket, which this transport owns and closes.
+    socket: Slot,
+    /// Who is told what arrives.
+    protocol: Slot,
+    /// The server that accepted the connection, if one did; it counts its transports.
+    server: Slot,
+    /// What `get_extra_info()` knows, a dictionary.
+    extra: Slot,
+    /// The context in which the protocol is called.
+    context: Slot,
+    /// The future that `sendfile` waits on until the buffer is empty.
+    empty_waiter: Slot,
+    /// Python's list of weak references to the transport.
+    weak_references: Slot,
+    /// Python's dictionary of further attributes.
+    dictionary: Slot,
+    /// The descriptor's number when the transport was made: its place in the watch table.
+    fd: Cell<RawFd>,
+    /// Where the Python socket keeps its descriptor; see [`StreamTransport::descriptor`].
+    socket_memory: Cell<Option<SocketMemory>>,
+    /// The token in the loop's watch table; 0 for none.
+    token: Cell<u64>,
+    /// How many bytes the next receive is expected to bring.
+    expected: Cell<usize>,
+    /// What has been written and not been sent.
+    unsent: RefCell<WriteBuffer>,
+    /// Whether writes are collected until the end of the turn; what is unsent then waits for that, not for the socket.
+    joins: Cell<bool>,
+    /// Whether there has been more than one write in this turn.
+    several: Cell<bool>,
+    /// Whether there was more than one write in the last turn in which there was one.
+    chatty: Cell<bool>,
+    /// So many writes pass before another turn is looked at for whether it has several.
+    passing: Cell<u8>,
+    /// When the protocol is asked to pause, and when to go on.
+    limits: Cell<Limits>,
+    /// 0 while connected; see the ground rules.
+    lost: Cell<u32>,
+    /// Whether the protocol lends its own buffer.
+    buffered_protocol: Cell<bool>,
+    /// Whether there has been a protocol to tell `connection_lost()`.
+    connected: Cell<bool>,
+    /// Whether reading has started, after `connection_made()`.
+    started: Cell<bool>,
+    /// Whether `pause_reading()` holds.
+    paused: Cell<bool>,
+    /// Whether the protocol has been asked to stop writing.
+    protocol_paused: Cell<bool>,
+    /// Whether the peer has ended its side and the protocol keeps ours open.
+    ended: Cell<bool>,
+    /// Whether `write_eof()` has been called.
+    eof: Cell<bool>,
+    /// Whether somebody has begun to end the connection.
+    closing: Cell<bool>,
+}
+
+impl Native for StreamTransport {
+    fn traverse(&self, visit: Visit) -> c_int {
+        for slot in self.slots() {
+            let answer = visit.slot(slot);
+            if answer != 0 {
+                return answer;
+            }
+        }
+        0
+    }
+
+    fn clear(&self, _: Python<'_>) {
+        for slot in self.slots() {
+            slot.clear();
+        }
+    }
+}
+
+/// `weft.StreamTransport`.
+pub static STREAM: Class<StreamTransport> = Class::new();
+
+struct StreamClass;
+
+impl Owner for StreamClass {
+    type Value = StreamTransport;
+    fn class() -> &'static Class<StreamTransport> {
+        &STREAM
+    }
+}
+
+fn none<'py>(object: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
+    object.py().None().into_bound(object.py())
+}
+
+fn logger(py: Python<'_>) -> Returned<'_> {
+    imports(py)
+        .selector_events
+        .bind(py)
+        .getattr(intern!(py, "logger"))
+}
+
+fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
+    PyBool::new(py, value).to_owned().into_any()
+}
+
+impl StreamTransport {
+    fn slots(&self) -> [&Slot; 8] {
+        [
+            &self.event_loop,
+            &self.socket,
+            &self.protocol,
+            &self.server,
+            &self.extra,
+            &self.context,
+            &self.empty_waiter,
+            &self.dictionary,
+        ]
+    }
+
+    /// The descriptor to use now: -1, which every system call refuses, once somebody has closed the socket behind our
+    /// back. Its number may be a stranger's by then.
+    #[inline]
+    fn descriptor(&self) -> RawFd {
+        self.socket_memory
+            .get()
+            .map_or(-1, |memory| memory.descriptor(&self.socket, self.fd.get()))
+    }
+
+    fn is_reading(&self) -> bool {
+        !self.closing.get() && !self.paused.get()
+    }
+
+    /// Watches the descriptor for what the transport wants now, and for nothing else.
+    fn update_interest(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Some(event_loop) = self.event_loop.get(object.py()) else {
+            return Ok(());
+        };
+        let state = EVENT_LOOP.of(&event_loop);
+        let interest = Interest {
+            readable: self.started.get() && self.is_reading() && !self.ended.get(),
+            writable: !self.unsent.borrow().is_empty() && self.lost.get() == 0 && !self.joins.get(),
+        };
+        let wanted = interest.readable || interest.writable;
+        match self.token.get() {
+            0 if wanted => {
+                let token = event_loop::watch(state, self.fd.get(), object, notice, interest)?;
+                self.token.set(token);
+                Ok(())
+            }
+            0 => Ok(()),
+            token if wanted => event_loop::rewatch(state, token, interest),
+            token => {
+                self.token.set(0);
+                event_loop::unwatch(state, token);
+                Ok(())
+            }
+        }
+    }
+
+    fn debug_log(&self, object: &Bound<'_, PyAny>, message: &str) -> PyResult<()> {
+        let py = object.py();
+        if let Some(event_loop) = self.event_loop.get(py)
+            && event_loop::is_debug(&event_loop)?
+        {
+            logger(py)?.call_method1("debug", (message, object))?;
+        }
+        Ok(())
+    }
+}
+
+/// The loop's notice that the descriptor is ready.
+fn notice(object: &Bound<'_, PyAny>, readable: bool, writable: bool) -> PyResult<()> {
+    in_context(object, |state| {
+        if readable {
+            state.read_ready(object)?;
+        }
+        if writable {
+            state.write_ready(object)?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs a callback of the loop in the context in which the transport was made, and reports what it raises.
+#[inline]
+fn in_context(
+    object: &Bound<'_, PyAny>,
+    body: impl FnOnce(&StreamTransport) -> PyResult<()>,
+) -> PyResult<()> {
+    let py = object.py();
+    let state = STREAM.of(object);
+    let Some(context) = state.context.get(py) else {
+        return Ok(());
+    };
+    let event_loop = state.event_loop.get(py);
+    context::enter(&context)?;
+    let outcome = body(state);
+    context::exit(&context)?;
+    match outcome {
+        Err(error) if !is_fatal(py, &error) => report(object, event_loop.as_ref(), error),
+        outcome => outcome,
+    }
+}
+
+/// What a callback of the loop does with an exception that no transport rule covers.
+#[cold]
+fn report(
+    object: &Bound<'_, PyAny>,
+    event_loop: Option<&Bound<'_, PyAny>>,
+    error: PyErr,
+) -> PyResult<()> {
+    let py = object.py();
+    let Some(event_loop) = event_loop else {
+        error.write_unraisable(py, Some(object));
+        return Ok(());
+    };
+    let details = PyDict::new(py);
+    details.set_item(
+        "message",
+        format!("Exception in callback of {}", object.repr()?),
+    )?;
+    details.set_item("exception", error.into_value(py))?;
+    details.set_item("transport", object)?;
+    event_loop
+        .call_method1("call_exception_handler", (details,))
+        .map(drop)
+}
+
+/// Makes the class and adds it to the module.
+///
+/// # Errors
+/// What Python raises while it makes types.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let base = py
+        .import("asyncio.transports")?
+        .getattr("_FlowControlMixin")?
+        .cast_into::<PyType>()?;
+    let mut slots = class_slots::<StreamClass>();
+    slots.extend([
+        slot!(init methods::init),
+        slot!(repr attributes::representation),
+        slot!(finalize closing::finalize),
+    ]);
+    let class = STREAM.make(
+        py,
+        c"weft.StreamTransport",
+        Some(&base),
+        Description {
+            methods: methods::table(),
+            properties: attributes::table(),
+            slots,
+            doc: Some(
+                c"The transport of a connected TCP or Unix stream socket, an asyncio.Transport.",
+            ),
+            instantiable: true,
+            weak_references: Some(offset_of!(StreamTransport, weak_references)),
+            dictionary: Some(offset_of!(StreamTransport, dictionary)),
+            ..Description::default()
+        },
+    )?;
+    let mode = py
+        .import("asyncio.constants")?
+        .getattr("_SendfileMode")?
+        .getattr("TRY_NATIVE")?;
+    class.setattr("_sendfile_compatible", mode)?;
+    class.setattr("_start_tls_compatible", true)?;
+    class.setattr("max_size", reading::READ_SIZE)?;
+    module.add("StreamTransport", class)
+}
