@@ -1,0 +1,81 @@
+"""The seam between asyncio's own loop and the native part.
+
+asyncio's loop has a private interface for the loops that complete it: hooks that it calls and Weft
+replaces, steps that Weft calls. What Weft takes from it is declared here, once, for type checkers
+and for the reader; a test finds every name of it in the asyncio of the running Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from weft import _weft
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, MutableMapping
+    from typing import Any
+
+__all__ = ["BaseLoop"]
+
+
+class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
+    """asyncio's loop over the native part: what is in both is the native part's."""
+
+    if TYPE_CHECKING:
+        # What wakes the loop: a number of descriptors, and the socket pair that signals arrive at.
+        _internal_fds: int
+        _ssock: socket.socket | None
+        _csock: socket.socket | None
+
+        def __init__(self, selector: Any) -> None: ...
+
+        # Running.
+        def _check_closed(self) -> None: ...
+        def _check_running(self) -> None: ...
+        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
+        def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
+        def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
+
+        # Waking.
+        def _make_self_pipe(self) -> None: ...
+        def _close_self_pipe(self) -> None: ...
+
+        # Connections and servers. Transports by their descriptors, weakly.
+        _transports: MutableMapping[int, Any]
+
+        def _ensure_fd_no_transport(self, fd: Any) -> None: ...
+        def _start_serving(
+            self, protocol_factory: Callable[[], Any], sock: socket.socket, *args: Any
+        ) -> None: ...
+        def _accept_connection(
+            self, protocol_factory: Callable[[], Any], sock: socket.socket, *args: Any
+        ) -> None: ...
+        def _make_socket_transport(
+            self,
+            sock: socket.socket,
+            protocol: Any,
+            waiter: Any = None,
+            *,
+            extra: Any = None,
+            server: Any = None,
+        ) -> Any: ...
+        def _make_ssl_transport(
+            self,
+            rawsock: socket.socket,
+            protocol: Any,
+            sslcontext: Any,
+            waiter: Any = None,
+            **kwargs: Any,
+        ) -> Any: ...
+        async def _connect_sock(self, *args: Any) -> socket.socket: ...
+        async def _create_connection_transport(
+            self,
+            sock: socket.socket,
+            protocol_factory: Callable[[], Any],
+            ssl: Any,
+            server_hostname: str | None,
+            server_side: bool = False,
+            **kwargs: Any,
+        ) -> tuple[Any, Any]: ...

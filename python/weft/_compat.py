@@ -1,0 +1,92 @@
+"""Where the supported versions of Python differ, and nothing else.
+
+The rest of the package asks here, and never for the version. Each entry says what changed and when;
+one whose reason is gone with the oldest supported version goes with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import sys
+import textwrap
+import weakref
+from _asyncio import _set_running_loop as _c_set_running_loop
+from asyncio import events, tasks
+from types import CodeType
+from typing import Any
+
+if sys.version_info >= (3, 14):
+    # Deprecated, to be removed in 3.16: whoever asks by the public names is warned, so we do not.
+    from asyncio.events import _get_event_loop_policy as get_policy
+    from asyncio.events import _set_event_loop_policy as set_policy
+    from asyncio.unix_events import _DefaultEventLoopPolicy as DefaultEventLoopPolicy
+else:
+    from asyncio import DefaultEventLoopPolicy
+    from asyncio import get_event_loop_policy as get_policy
+    from asyncio import set_event_loop_policy as set_policy
+
+__all__ = [
+    "DefaultEventLoopPolicy",
+    "get_policy",
+    "main_annotations",
+    "make_task_by_factory",
+    "scheduled_tasks",
+    "set_policy",
+    "set_running_loop",
+    "show_source",
+    "without_margin",
+]
+
+
+def scheduled_tasks() -> weakref.WeakSet[Any] | None:
+    """asyncio's set of tasks; None from 3.14 on, where the registry in C takes native tasks in."""
+    # 3.12 gave eager tasks a set of their own.
+    name = "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"
+    return None if sys.version_info >= (3, 14) else getattr(tasks, name)
+
+
+def make_task_by_factory(loop: Any, coro: Any, kwargs: dict[str, Any]) -> Any:
+    """Do what `loop.create_task(coro, **kwargs)` does where the loop has a task factory.
+
+    asyncio's own method does it, but for the first releases of 3.13: those pass no further keyword
+    on, and insist on naming what the factory returns, even if it is a plain future.
+    """
+    if not (3, 13) <= sys.version_info < (3, 13, 3):
+        return asyncio.SelectorEventLoop.create_task(loop, coro, **kwargs)
+    name = kwargs.pop("name", None)
+    if kwargs.get("context", ...) is None:
+        del kwargs["context"]
+    task = loop.get_task_factory()(loop, coro, **kwargs)
+    if name is not None and hasattr(task, "set_name"):
+        task.set_name(name)
+    return task
+
+
+def main_annotations() -> dict[str, Any]:
+    """What a fresh `__main__` has for annotations; nothing from 3.14 on, where they are lazy."""
+    return {} if sys.version_info >= (3, 14) else {"__annotations__": {}}
+
+
+def without_margin(code: str) -> str:
+    """The code of `-c`, which may be indented as a whole from 3.14 on."""
+    return textwrap.dedent(code) if sys.version_info >= (3, 14) else code
+
+
+def show_source(code: CodeType, source: str) -> None:
+    """Let tracebacks show the lines of `-c`, as they do from 3.13 on."""
+    if sys.version_info >= (3, 13):
+        # Later releases tell code from other code of no file; the first ones go by its name.
+        key = code if hasattr(linecache, "_interactive_cache") else code.co_filename
+        linecache._register_code(key, source, code.co_filename)  # type: ignore[attr-defined]
+
+
+def set_running_loop(loop: Any) -> None:
+    """Set the thread's running loop, for asyncio's functions in Python and in C.
+
+    They are the same functions unless somebody has put the Python ones in place of the C ones; what
+    runs native tasks asks C (from Python 3.14 on).
+    """
+    events._set_running_loop(loop)
+    if events._set_running_loop is not _c_set_running_loop:
+        _c_set_running_loop(loop)
