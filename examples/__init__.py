@@ -1,0 +1,1 @@
+"""Ordinary asyncio programs, the local server they talk to, and the demo that times them."""
