@@ -1,0 +1,203 @@
+//! Addresses, listeners and streams, of TCP and of Unix sockets alike.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// `tcp:HOST:PORT` or `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// An IP address and a port; port 0 lets the kernel choose when listening.
+    Tcp(SocketAddr),
+    /// A path in the file system.
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(rest) = text.strip_prefix("tcp:") {
+            return rest
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|error| format!("{rest}: {error}"));
+        }
+        match text.strip_prefix("unix:") {
+            Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
+            _ => Err(format!("{text} is neither tcp:HOST:PORT nor unix:PATH")),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Address {
+    /// Opens a listener that does not block.
+    pub fn listen(&self) -> io::Result<Listener> {
+        match self {
+            Self::Tcp(address) => {
+                let listener = TcpListener::bind(address)?;
+                listener.set_nonblocking(true)?;
+                Ok(Listener::Tcp(listener))
+            }
+            Self::Unix(path) => {
+                let listener = UnixListener::bind(path)?;
+                listener.set_nonblocking(true)?;
+                Ok(Listener::Unix(listener))
+            }
+        }
+    }
+
+    /// Connects, waiting for it, and returns a stream that does not block.
+    pub fn connect(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(address) => Stream::from_tcp(TcpStream::connect(address)?),
+            Self::Unix(path) => Stream::from_unix(UnixStream::connect(path)?),
+        }
+    }
+}
+
+/// A socket that accepts connections.
+#[derive(Debug)]
+pub enum Listener {
+    /// Of TCP.
+    Tcp(TcpListener),
+    /// Of the Unix domain.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// The next connection, or `WouldBlock`.
+    pub fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => Stream::from_tcp(listener.accept()?.0),
+            Self::Unix(listener) => Stream::from_unix(listener.accept()?.0),
+        }
+    }
+
+    /// The address that was bound, with the port that the kernel chose.
+    pub fn address(&self) -> io::Result<Address> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            Self::Unix(listener) => {
+                let address = listener.local_addr()?;
+                let path = address
+                    .as_pathname()
+                    .ok_or(io::ErrorKind::AddrNotAvailable)?;
+                Ok(Address::Unix(path.to_owned()))
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// A connection that never blocks.
+#[derive(Debug)]
+pub enum Stream {
+    /// Of TCP, with Nagle's algorithm off.
+    Tcp(TcpStream),
+    /// Of the Unix domain.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn from_tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        Ok(Self::Tcp(stream))
+    }
+
+    fn from_unix(stream: UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self::Unix(stream))
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_a_round_trip() {
+        for text in ["tcp:127.0.0.1:8080", "tcp:[::1]:1", "unix:/run/x y.sock"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "127.0.0.1:80",
+            "tcp:localhost",
+            "unix:",
+            "udp:127.0.0.1:1",
+        ] {
+            assert!(text.parse::<Address>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_listener_tells_its_port() {
+        let listener = "tcp:127.0.0.1:0"
+            .parse::<Address>()
+            .unwrap()
+            .listen()
+            .unwrap();
+        let address = listener.address().unwrap();
+        assert!(matches!(address, Address::Tcp(bound) if bound.port() != 0));
+        let _client = address.connect().unwrap();
+        assert!(listener.accept().is_ok());
+        assert_eq!(
+            listener.accept().unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+    }
+}
