@@ -17,6 +17,8 @@ pub struct Imports {
     pub future_set_result: Py<PyAny>,
     /// `_asyncio.Future.set_exception`, unbound.
     pub future_set_exception: Py<PyAny>,
+    /// `_asyncio.Future.remove_done_callback`, unbound.
+    pub future_remove_done_callback: Py<PyAny>,
     /// `_asyncio.Future.cancel`, unbound.
     pub future_cancel: Py<PyAny>,
     /// `_asyncio.Task.__init__`, unbound.
@@ -102,6 +104,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             future_result: future.getattr("result")?.unbind(),
             future_set_result: future.getattr("set_result")?.unbind(),
             future_set_exception: future.getattr("set_exception")?.unbind(),
+            future_remove_done_callback: future.getattr("remove_done_callback")?.unbind(),
             future_cancel: future.getattr("cancel")?.unbind(),
             task_init: task.getattr("__init__")?.unbind(),
             future: future.unbind(),

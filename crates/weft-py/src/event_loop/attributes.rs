@@ -5,10 +5,11 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBool, PyType};
 
-use super::{EVENT_LOOP, EventLoop};
+use super::{EVENT_LOOP, EventLoop, Overridden};
 use crate::clock;
 use crate::ffi::Slot;
 use crate::ffi::method::Returned;
+use crate::ffi::object::class_version;
 use crate::{method, property};
 
 fn boolean(py: Python<'_>, value: bool) -> Returned<'_> {
@@ -117,6 +118,8 @@ fn find_overridden(object: &Bound<'_, PyAny>) -> PyResult<()> {
     overridden.call_soon = is_replaced(object, &native, "call_soon")?;
     overridden.time = is_replaced(object, &native, "time")?;
     state.overridden.set(overridden);
+    // The look-ups have made Python number the class, if it can.
+    state.class_version.set(class_version(object));
     Ok(())
 }
 
@@ -146,13 +149,35 @@ fn time<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 }
 
 impl EventLoop {
+    /// Which methods are replaced, looked up again where the class has changed.
+    #[inline]
+    pub(super) fn overridden(&self, event_loop: &Bound<'_, PyAny>) -> Overridden {
+        let version = class_version(event_loop);
+        if version == 0 || version != self.class_version.get() {
+            return self.overridden_now(event_loop);
+        }
+        self.overridden.get()
+    }
+
+    #[cold]
+    fn overridden_now(&self, event_loop: &Bound<'_, PyAny>) -> Overridden {
+        match find_overridden(event_loop) {
+            Ok(()) => self.overridden.get(),
+            // Whatever cannot be looked up is not ours.
+            Err(_) => Overridden {
+                call_soon: true,
+                time: true,
+            },
+        }
+    }
+
     /// The loop's clock, in seconds, by way of a replaced `time()` where there is one.
     ///
     /// # Errors
     /// What a replaced `time()` raises.
     #[inline]
     pub(super) fn now(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<f64> {
-        if self.overridden.get().time {
+        if self.overridden(event_loop).time {
             return event_loop
                 .call_method0(pyo3::intern!(event_loop.py(), "time"))?
                 .extract();

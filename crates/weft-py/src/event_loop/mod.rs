@@ -54,8 +54,10 @@ pub struct EventLoop {
     closed: Cell<bool>,
     stopping: Cell<bool>,
     debug: Cell<bool>,
-    /// Whether `call_soon` or `time` was replaced, by a subclass or on the instance.
+    /// Whether `call_soon` or `time` was replaced, by a subclass or on the instance …
     overridden: Cell<Overridden>,
+    /// … as found when the class had this version.
+    class_version: Cell<u32>,
     thread_id: Slot,
     task_factory: Slot,
     /// The task that asyncio's registry names as this loop's current one.
@@ -84,6 +86,7 @@ impl Default for EventLoop {
             stopping: Cell::default(),
             debug: Cell::default(),
             overridden: Cell::default(),
+            class_version: Cell::default(),
             thread_id: Slot::empty(),
             task_factory: Slot::empty(),
             current_task: Slot::empty(),
@@ -189,8 +192,8 @@ impl EventLoop {
 
     /// Whether native code may put entries into the queue itself instead of calling `call_soon`.
     #[inline]
-    pub fn schedules_directly(&self) -> bool {
-        !self.overridden.get().call_soon && !self.debug.get() && !self.closed.get()
+    pub fn schedules_directly(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        !self.debug.get() && !self.closed.get() && !self.overridden(event_loop).call_soon
     }
 
     /// Appends an entry to the ready queue. The caller has looked at [`Self::schedules_directly`].

@@ -169,6 +169,14 @@ pub fn reference_count(object: &Bound<'_, PyAny>) -> isize {
     unsafe { ffi::Py_REFCNT(object.as_ptr()) }
 }
 
+/// The version of `object`'s class: Python gives the class another one when an attribute of it, or of a class that it
+/// inherits from, is set. 0 where it has none at present.
+#[inline]
+pub fn class_version(object: &Bound<'_, PyAny>) -> u32 {
+    // SAFETY: a `Bound` is a live object, and every object has a type.
+    unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_version_tag }
+}
+
 /// Whether `object` is a coroutine made by `async def`.
 #[inline]
 pub fn is_coroutine(object: &Bound<'_, PyAny>) -> bool {

@@ -23,7 +23,7 @@ use pyo3::types::{PyAny, PyBool, PyList, PyTuple};
 
 use crate::event_loop::{self, EVENT_LOOP, EventLoop, Job, Ready};
 use crate::ffi::base;
-use crate::ffi::call::call1;
+use crate::ffi::call::{call1, call2};
 use crate::ffi::class::{Description, Owner, extending_slots};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{function_of_entry, receiver_of_builtin};
@@ -81,9 +81,10 @@ fn is_waiter(object: &Bound<'_, PyAny>) -> bool {
 /// The state of a future's loop where it is one of ours that can be fed directly.
 #[inline]
 fn direct<'a>(event_loop: Option<&'a Bound<'_, PyAny>>) -> Option<&'a EventLoop> {
-    event_loop
-        .and_then(|event_loop| EVENT_LOOP.get(event_loop))
-        .filter(|state| state.schedules_directly())
+    let event_loop = event_loop?;
+    EVENT_LOOP
+        .get(event_loop)
+        .filter(|state| state.schedules_directly(event_loop))
 }
 
 /// A pending future of `event_loop`, as `loop.create_future()`.
@@ -271,7 +272,7 @@ fn set_result<'py>(future: &Bound<'py, PyAny>, result: &Bound<'py, PyAny>) -> Re
     let fields = base::future(future);
     if !fields.is_alive() || !fields.is_pending() {
         // The base has the right words.
-        return crate::ffi::call::call2(imports(py).future_set_result.bind(py), future, result);
+        return call2(imports(py).future_set_result.bind(py), future, result);
     }
     finish(future, result.clone())?;
     Ok(py.None().into_bound(py))
@@ -334,6 +335,46 @@ fn add_done_callback<'py>(future: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Re
     Ok(py.None().into_bound(py))
 }
 
+/// `remove_done_callback(fn)`: the base's, which shall find a waiting task's method in the task's place.
+fn remove_done_callback<'py>(
+    future: &Bound<'py, PyAny>,
+    callback: &Bound<'py, PyAny>,
+) -> Returned<'py> {
+    let py = future.py();
+    show_waiters(future)?;
+    call2(
+        imports(py).future_remove_done_callback.bind(py),
+        future,
+        callback,
+    )
+}
+
+/// Puts the wake-up method of each waiting task where the task itself stands.
+fn show_waiters(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = future.py();
+    let fields = base::future(future);
+    if let Some(first) = fields.callback0.get(py)
+        && !fields.context0.is_set()
+    {
+        let (method, context) = ((waiters()?.method)(&first)?, (waiters()?.context)(&first)?);
+        fields.callback0.set(method);
+        fields
+            .context0
+            .set(context.unwrap_or_else(|| py.None().into_bound(py)));
+    }
+    if let Some(others) = fields.callbacks.get(py) {
+        let others = others.cast_into::<PyList>()?;
+        for (index, pair) in others.iter().enumerate() {
+            let callback = pair.cast::<PyTuple>()?.get_item(0)?;
+            if is_waiter(&callback) {
+                let context = (waiters()?.context)(&callback)?;
+                others.set_item(index, ((waiters()?.method)(&callback)?, context))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// `_callbacks`: pairs of callback and context, a waiting native task shown as its wake-up method.
 fn callbacks<'py>(future: &Bound<'py, PyAny>) -> Returned<'py> {
     let py = future.py();
@@ -379,8 +420,12 @@ fn is_completion(callback: &Bound<'_, PyAny>) -> bool {
 
 /// Methods that futures and tasks share.
 pub fn common_methods() -> Vec<ffi::PyMethodDef> {
-    vec![method!(fast "add_done_callback" => add_done_callback,
-        "add_done_callback($self, fn, /, *, context=None)\n--\n\nCall fn(future) soon after the future is done, in a copy of the current context or in the given one.")]
+    vec![
+        method!(fast "add_done_callback" => add_done_callback,
+            "add_done_callback($self, fn, /, *, context=None)\n--\n\nCall fn(future) soon after the future is done, in a copy of the current context or in the given one."),
+        method!(one "remove_done_callback" => remove_done_callback,
+            "remove_done_callback($self, fn, /)\n--\n\nTake away all callbacks that equal fn; return how many they were."),
+    ]
 }
 
 /// Properties that futures and tasks share.

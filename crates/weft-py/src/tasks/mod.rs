@@ -97,7 +97,7 @@ fn create_task<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retu
             }
         }
     }
-    if further || !state.schedules_directly() || state.has_task_factory() {
+    if further || !state.schedules_directly(event_loop) || state.has_task_factory() {
         return create_task_by_class(state, event_loop, &coroutine, args);
     }
     let task = TASK.instance(event_loop.py())?;
@@ -279,7 +279,7 @@ fn direct_arguments<'py>(
     };
     if !EVENT_LOOP
         .get(&event_loop)
-        .is_some_and(EventLoop::schedules_directly)
+        .is_some_and(|state| state.schedules_directly(&event_loop))
     {
         return Ok(None);
     }

@@ -47,7 +47,7 @@ impl StreamTransport {
         };
         let state = EVENT_LOOP.of(&event_loop);
         // A debugged loop, and one whose `call_soon` is somebody else's, does what asyncio does to the letter.
-        if self.closing.get() || !state.schedules_directly() {
+        if self.closing.get() || !state.schedules_directly(&event_loop) {
             self.chatty.set(false);
             self.passing.set(PROBE_EVERY - 1);
             return;
