@@ -137,7 +137,10 @@ def test_sockets_and_terminals_are_pipes_too(run: Run) -> None:
             assert await protocol.received(5) == b"hello"
             transport.close()
             await protocol.lost()
-        master, slave = pty.openpty()
+        try:
+            master, slave = pty.openpty()
+        except OSError as error:
+            pytest.skip(f"no pseudo-terminals here: {error}")
         with open(master, "rb", 0) as terminal, open(slave, "wb", 0) as other:
             transport, protocol = await loop.connect_read_pipe(Recorder, terminal)
             other.write(b"typed")

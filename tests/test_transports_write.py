@@ -57,6 +57,21 @@ def test_write_sends_bytes_like_objects(run: Run, kind: str, data: Any) -> None:
     run(main())
 
 
+def test_arguments_may_be_given_by_name(run: Run, kind: str) -> None:
+    async def main() -> None:
+        async with wired(Recorder(), kind) as (transport, peer):
+            transport.set_protocol(protocol=transport.get_protocol())
+            transport.write(data=b"one ")
+            transport.writelines(list_of_data=[b"and ", b"two"])
+            assert await read_exactly(peer, 11) == b"one and two"
+            with pytest.raises(TypeError):
+                transport.write()  # type: ignore[call-arg]
+            with pytest.raises(TypeError):
+                transport.write(text=b"")  # type: ignore[call-arg]
+
+    run(main())
+
+
 @pytest.mark.parametrize("format", ["H", "I", "d"])
 def test_write_sends_the_bytes_of_wider_items(run: Run, kind: str, format: str) -> None:
     items = array.array(format, range(100))

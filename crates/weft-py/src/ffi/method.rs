@@ -394,6 +394,20 @@ macro_rules! method {
             ml_doc: concat!($doc, "\0").as_ptr().cast(),
         }
     }};
+    // One argument, which may be given by name.
+    (named $name:literal($argument:literal) => $function:path, $doc:literal) => {{
+        fn bound<'py>(
+            object: &pyo3::Bound<'py, pyo3::PyAny>,
+            args: $crate::ffi::method::Args<'_, 'py>,
+        ) -> $crate::ffi::method::Returned<'py> {
+            let value = match args.bind($name, [$argument])? {
+                [Some(value)] => value,
+                [None] => return Err($crate::ffi::method::missing_argument($name, $argument)),
+            };
+            $function(object, &value)
+        }
+        $crate::method!(fast $name => bound, $doc)
+    }};
     (none $name:literal => $function:path, $doc:literal) => {{
         unsafe extern "C" fn raw(
             slf: *mut pyo3::ffi::PyObject,

@@ -106,6 +106,16 @@ fn send<'py>(iterator: &Bound<'py, PyAny>, _: &Bound<'py, PyAny>) -> Returned<'p
 fn throw<'py>(iterator: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
     let py = iterator.py();
     let [kind, value, traceback] = args.bind("throw", ["type", "val", "tb"])?;
+    #[cfg(Py_3_12)]
+    if args.count() > 1 {
+        PyErr::warn(
+            py,
+            &py.get_type::<pyo3::exceptions::PyDeprecationWarning>(),
+            c"the (type, exc, tb) signature of throw() is deprecated, \
+              use the single-arg signature instead.",
+            1,
+        )?;
+    }
     let kind =
         kind.ok_or_else(|| PyTypeError::new_err("throw expected at least 1 argument, got 0"))?;
     let value = value.filter(|value| !value.is_none());

@@ -296,8 +296,8 @@ fn reset_empty_waiter<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 /// The method table.
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
     vec![
-        method!(one "write" => write, "write($self, data, /)\n--\n\nSend data, a bytes-like object, now or as soon as the socket takes it."),
-        method!(one "writelines" => writelines, "writelines($self, list_of_data, /)\n--\n\nSend the bytes-like objects of an iterable, in order."),
+        method!(named "write"("data") => write, "write($self, data)\n--\n\nSend data, a bytes-like object, now or as soon as the socket takes it."),
+        method!(named "writelines"("list_of_data") => writelines, "writelines($self, list_of_data)\n--\n\nSend the bytes-like objects of an iterable, in order."),
         method!(none "write_eof" => write_eof, "End our side of the connection once everything is sent."),
         method!(none "can_write_eof" => can_write_eof, "Return True: a stream can be half-closed."),
         method!(none "close" => close, "Send what is unsent, then end the connection and call connection_lost(None)."),
@@ -307,7 +307,7 @@ pub(super) fn table() -> Vec<ffi::PyMethodDef> {
         method!(none "pause_reading" => pause_reading, "Stop receiving."),
         method!(none "resume_reading" => resume_reading, "Receive again."),
         method!(none "get_protocol" => get_protocol, "Return the protocol."),
-        method!(one "set_protocol" => set_protocol, "set_protocol($self, protocol, /)\n--\n\nFeed another protocol from now on."),
+        method!(named "set_protocol"("protocol") => set_protocol, "set_protocol($self, protocol)\n--\n\nFeed another protocol from now on."),
         method!(fast "get_extra_info" => get_extra_info, "get_extra_info($self, name, default=None)\n--\n\nReturn 'socket', 'sockname', 'peername' or what else is known of the connection."),
         method!(none "get_write_buffer_size" => get_write_buffer_size, "Return the number of unsent bytes."),
         method!(none "get_write_buffer_limits" => get_write_buffer_limits, "Return the low and the high water mark, in bytes."),
