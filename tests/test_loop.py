@@ -816,3 +816,28 @@ def test_eager_start_keyword(loop: asyncio.AbstractEventLoop) -> None:
         coro.close()
         return
     assert loop.run_until_complete(task) == 42
+
+
+def test_own_attributes(backend: Backend) -> None:
+    """Nothing of asyncio's is in Weft's dictionary, which is the users'."""
+    loop = backend.new_event_loop()
+    try:
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        if backend.name == "weft":
+            assert vars(loop) == {}
+        loop.tag = "value"  # type: ignore[attr-defined]
+        assert vars(loop)["tag"] == "value"
+        assert "call_soon" not in vars(loop)
+    finally:
+        loop.close()
+
+
+def test_method_put_into_the_dictionary(loop: asyncio.AbstractEventLoop) -> None:
+    """Patched without `setattr`: seen when the loop runs, like every attribute of the instance."""
+    vars(loop)["time"] = lambda: 1234.5
+    assert loop.time() == 1234.5
+    handle = loop.call_later(1, int)
+    assert handle.when() in (1235.5, pytest.approx(loop.__class__.time(loop) + 1, abs=1))
+    handle.cancel()
+    del vars(loop)["time"]

@@ -9,7 +9,7 @@ use super::{EVENT_LOOP, EventLoop, Overridden};
 use crate::clock;
 use crate::ffi::Slot;
 use crate::ffi::method::Returned;
-use crate::ffi::object::class_version;
+use crate::ffi::object::{class_version, is_builtin};
 use crate::{method, property};
 
 fn boolean(py: Python<'_>, value: bool) -> Returned<'_> {
@@ -123,16 +123,16 @@ fn find_overridden(object: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
+/// Whether `object.name` is something else than the native method. Its dictionary is left alone: reading `__dict__` makes
+/// one, which slows every later method call down.
 fn is_replaced(
     object: &Bound<'_, PyAny>,
     native: &Bound<'_, PyType>,
     name: &str,
 ) -> PyResult<bool> {
-    if !object.get_type().getattr(name)?.is(&native.getattr(name)?) {
-        return Ok(true);
-    }
-    let dictionary = object.getattr_opt("__dict__")?;
-    dictionary.map_or(Ok(false), |dictionary| dictionary.contains(name))
+    let found = object.getattr(name)?;
+    let ours = native.getattr(name)?.call_method1("__get__", (object,))?;
+    Ok(!is_builtin(&found) || !found.eq(&ours)?)
 }
 
 /// `_prepare()`: called by `Loop.__init__`.

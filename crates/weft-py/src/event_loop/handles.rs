@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyFloat, PyList, PyString, PyTuple};
 
 use crate::event_loop::{self, EVENT_LOOP, EventLoop};
-use crate::ffi::call::{call_tuple, call0, call1};
+use crate::ffi::call::{call_tuple, call0, call1, call2, call3};
 use crate::ffi::class::{Description, Owner, class_slots, dealloc_slot};
 use crate::ffi::context::SharedContexts;
 use crate::ffi::method::{Args, Returned};
@@ -28,21 +28,28 @@ use crate::imports::imports;
 use crate::{method, property, slot};
 
 /// How a handle keeps its positional arguments.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arity {
-    #[default]
-    None,
-    /// The slot holds the only argument itself.
-    One,
-    /// The slot holds a tuple.
+    /// So many slots hold an argument each.
+    Few(usize),
+    /// The first slot holds a tuple.
     Many,
 }
+
+impl Default for Arity {
+    fn default() -> Self {
+        Self::Few(0)
+    }
+}
+
+/// Up to so many arguments are kept without a tuple.
+const FEW: usize = 3;
 
 /// The state of a handle; `when` and `scheduled` mean something for a `TimerHandle` only.
 #[derive(Debug, Default)]
 pub struct Handle {
     callback: Slot,
-    arguments: Slot,
+    arguments: [Slot; FEW],
     context: Slot,
     event_loop: Slot,
     source_traceback: Slot,
@@ -62,7 +69,7 @@ pub struct Handle {
 
 impl Native for Handle {
     const COLLECTED: bool = false;
-    const RECYCLED: usize = 1024;
+    const RECYCLED: usize = 16_384;
 }
 
 /// `weft.Handle`.
@@ -120,12 +127,8 @@ impl Handle {
 
     /// Reports what the handle refers to; for its only owner's traversal.
     pub fn visit_contents(&self, visit: Visit) -> c_int {
-        for slot in [
-            &self.callback,
-            &self.arguments,
-            &self.context,
-            &self.event_loop,
-        ] {
+        let slots = [&self.callback, &self.context, &self.event_loop];
+        for slot in slots.into_iter().chain(&self.arguments) {
             let answer = visit.slot(slot);
             if answer != 0 {
                 return answer;
@@ -143,37 +146,46 @@ impl Handle {
 
     /// Drops what the handle refers to.
     pub fn empty(&self) {
-        self.callback.clear();
-        self.arguments.clear();
-        self.arity.set(Arity::None);
+        self.forget_callback();
         self.event_loop.clear();
         self.context.clear();
     }
 
+    fn forget_callback(&self) {
+        self.callback.clear();
+        for argument in &self.arguments {
+            argument.clear();
+        }
+        self.arity.set(Arity::default());
+    }
+
     fn set_arguments(&self, args: Args<'_, '_>, first: usize) -> PyResult<()> {
-        match args.count().saturating_sub(first) {
-            0 => {}
-            1 => {
-                if let Some(argument) = args.get(first) {
-                    self.arguments.fill(argument.to_owned());
-                    self.arity.set(Arity::One);
-                }
-            }
-            _ => {
-                self.arguments.fill(args.rest(first)?.into_any());
-                self.arity.set(Arity::Many);
+        let count = args.count().saturating_sub(first);
+        if count > FEW {
+            self.arguments[0].fill(args.rest(first)?.into_any());
+            self.arity.set(Arity::Many);
+            return Ok(());
+        }
+        for (index, slot) in self.arguments.iter().enumerate().take(count) {
+            if let Some(argument) = args.get(first + index) {
+                slot.fill(argument.to_owned());
             }
         }
+        self.arity.set(Arity::Few(count));
         Ok(())
     }
 
     /// The positional arguments as a tuple.
     fn arguments<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match (self.arity.get(), self.arguments.get(py)) {
-            (Arity::One, Some(argument)) => Ok(PyTuple::new(py, [argument])?.into_any()),
-            (Arity::Many, Some(tuple)) => Ok(tuple),
-            _ => Ok(imports(py).empty_tuple.bind(py).clone().into_any()),
+        if let (Arity::Many, Some(tuple)) = (self.arity.get(), self.arguments[0].get(py)) {
+            return Ok(tuple);
         }
+        let few: Vec<_> = self
+            .arguments
+            .iter()
+            .filter_map(|argument| argument.get(py))
+            .collect();
+        Ok(PyTuple::new(py, few)?.into_any())
     }
 
     /// Calls the callback in the context that is current now.
@@ -182,10 +194,19 @@ impl Handle {
         let Some(callback) = self.callback.get(py) else {
             return Ok(py.None().into_bound(py));
         };
-        match (self.arity.get(), self.arguments.get(py)) {
-            (Arity::One, Some(argument)) => call1(&callback, &argument),
-            (Arity::Many, Some(tuple)) => call_tuple(&callback, &tuple.cast_into::<PyTuple>()?),
-            _ => call0(&callback),
+        // References of their own: the callback may cancel its handle.
+        let [first, second, third] = &self.arguments;
+        match self.arity.get() {
+            Arity::Few(0) => call0(&callback),
+            Arity::Few(1) => call1(&callback, &first.get_or_none(py)),
+            Arity::Few(2) => call2(&callback, &first.get_or_none(py), &second.get_or_none(py)),
+            Arity::Few(_) => call3(
+                &callback,
+                &first.get_or_none(py),
+                &second.get_or_none(py),
+                &third.get_or_none(py),
+            ),
+            Arity::Many => call_tuple(&callback, &first.get_or_none(py).cast_into::<PyTuple>()?),
         }
     }
 }
@@ -249,8 +270,8 @@ pub fn make_internal<'py>(
     let handle = HANDLE.of(&object);
     handle.callback.fill(callback);
     if let Some(argument) = argument {
-        handle.arguments.fill(argument);
-        handle.arity.set(Arity::One);
+        handle.arguments[0].fill(argument);
+        handle.arity.set(Arity::Few(1));
     }
     handle.context.fill(context);
     handle.event_loop.fill(event_loop.clone());
@@ -277,9 +298,7 @@ pub fn run(state: &EventLoop, object: &Bound<'_, PyAny>, handle: &Handle) -> PyR
         Ok(()) => {
             if !handle.repeats.get() && !state.is_debug() && reference_count(object) > 1 {
                 // Whoever keeps a handle that has run must not keep, or form a cycle with, what it called.
-                handle.callback.clear();
-                handle.arguments.clear();
-                handle.arity.set(Arity::None);
+                handle.forget_callback();
                 handle.event_loop.clear();
             }
             Ok(())
@@ -441,9 +460,7 @@ fn cancel<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
                 event_loop::timer_cancelled(&event_loop);
             }
         }
-        handle.callback.clear();
-        handle.arguments.clear();
-        handle.arity.set(Arity::None);
+        handle.forget_callback();
     }
     Ok(py.None().into_bound(py))
 }

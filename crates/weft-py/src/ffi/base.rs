@@ -99,7 +99,7 @@ pub struct Task {
     #[cfg(not(Py_3_13))]
     pub cancels_requested: Cell<i32>,
     #[cfg(Py_3_14)]
-    task_node: [usize; 2],
+    node: [usize; 2],
 }
 
 #[cfg(Py_3_13)]

@@ -233,6 +233,37 @@ pub fn call2<'py>(
     }
 }
 
+/// `callable(first, second, third)`.
+///
+/// # Errors
+/// What the callable raises.
+#[inline]
+pub fn call3<'py>(
+    callable: &Bound<'py, PyAny>,
+    first: &Bound<'py, PyAny>,
+    second: &Bound<'py, PyAny>,
+    third: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let vector = [
+        ptr::null_mut(),
+        first.as_ptr(),
+        second.as_ptr(),
+        third.as_ptr(),
+    ];
+    // SAFETY: three live arguments, with a free word before them.
+    unsafe {
+        let result = calling(|| {
+            python::PyObject_Vectorcall(
+                callable.as_ptr(),
+                vector.as_ptr().add(1),
+                3 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+                ptr::null_mut(),
+            )
+        });
+        Bound::from_owned_ptr_or_err(callable.py(), result)
+    }
+}
+
 /// A table entry that lives as long as the process.
 #[derive(Clone, Copy)]
 #[expect(missing_debug_implementations, reason = "a C structure")]

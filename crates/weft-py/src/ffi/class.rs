@@ -557,7 +557,13 @@ unsafe extern "C" fn dealloc<O: Owner, E: Owner>(object: *mut ffi::PyObject) {
         if O::Value::COLLECTED {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
-        if (*O::class().as_type_ptr()).tp_weaklistoffset > 0 {
+        let weak_references = (*O::class().as_type_ptr()).tp_weaklistoffset;
+        if weak_references > 0
+            && !(*object
+                .byte_offset(weak_references)
+                .cast::<*mut ffi::PyObject>())
+            .is_null()
+        {
             ffi::PyObject_ClearWeakRefs(object);
         }
         for slot in inherited_slots::<O>(object) {

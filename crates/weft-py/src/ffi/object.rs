@@ -53,6 +53,12 @@ impl Slot {
         unsafe { Bound::from_borrowed_ptr_or_opt(py, self.0.get()) }
     }
 
+    /// As [`Self::get`], with `None` for an empty slot.
+    #[inline]
+    pub fn get_or_none<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.get(py).unwrap_or_else(|| py.None().into_bound(py))
+    }
+
     /// Moves the reference out and leaves the slot empty.
     #[inline]
     pub fn take<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
