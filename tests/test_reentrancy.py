@@ -429,7 +429,8 @@ class TestKeptStopIteration:
         assert sorted(stop.value for stop in kept) == [
             (number, step) for number in range(5) for step in range(10)
         ]
-        assert all(type(stop) is StopIteration for stop in kept)
+        assert all(isinstance(stop, StopIteration) for stop in kept)
+        assert {type(stop).__name__ for stop in kept} == {"StopIteration"}
         assert all(stop.args == (stop.value,) for stop in kept)
 
     def test_raised_again(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -32,6 +32,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let imports = imports::load(py)?;
     ffi::base::verify(py, imports.future.bind(py), imports.task.bind(py))?;
     ffi::context::verify(py)?;
+    ffi::stop::make(py)?;
     clock::remember(py);
     event_loop::handles::register(module)?;
     futures::register(module)?;

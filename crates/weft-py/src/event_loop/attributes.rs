@@ -131,7 +131,10 @@ fn is_replaced(
     name: &str,
 ) -> PyResult<bool> {
     let found = object.getattr(name)?;
-    let ours = native.getattr(name)?.call_method1("__get__", (object,))?;
+    // An instance of a class that this module was reloaded after is not bound.
+    let Ok(ours) = native.getattr(name)?.call_method1("__get__", (object,)) else {
+        return Ok(true);
+    };
     Ok(!is_builtin(&found) || !found.eq(&ours)?)
 }
 

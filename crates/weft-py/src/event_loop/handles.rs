@@ -19,8 +19,9 @@ use pyo3::types::{PyAny, PyDict, PyFloat, PyList, PyString, PyTuple};
 
 use crate::event_loop::{self, EVENT_LOOP, EventLoop};
 use crate::ffi::call::{call_tuple, call0, call1, call2, call3};
-use crate::ffi::class::{Description, Owner, class_slots, dealloc_slot};
+use crate::ffi::class::Description;
 use crate::ffi::context::SharedContexts;
+use crate::ffi::lifecycle::{Owner, class_slots, dealloc_slot};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{is_builtin, reference_count};
 use crate::ffi::{Class, Native, Slot, Visit, context};

@@ -33,8 +33,9 @@ use watches::Watch;
 pub use watches::{Interest, rewatch, unwatch, watch};
 
 use crate::event_loop::handles::HANDLE;
-use crate::ffi::class::{Description, Owner, class_slots};
+use crate::ffi::class::Description;
 use crate::ffi::context::SharedContexts;
+use crate::ffi::lifecycle::{Owner, class_slots};
 use crate::ffi::{Class, Native, Reference, Slot, Visit};
 use crate::slot;
 use ready::ReadyQueue;

@@ -13,15 +13,14 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyTuple, PyType};
 
-use super::method::guard;
 use super::state::GilCell;
 use super::{Reference, Slot};
 
 /// Visits references on behalf of the garbage collector.
 #[derive(Clone, Copy)]
 pub struct Visit {
-    visit: ffi::visitproc,
-    arg: *mut c_void,
+    pub(super) visit: ffi::visitproc,
+    pub(super) arg: *mut c_void,
 }
 
 impl std::fmt::Debug for Visit {
@@ -50,7 +49,7 @@ impl Visit {
         unsafe { Python::assume_attached() }
     }
 
-    fn pointer(self, pointer: *mut ffi::PyObject) -> c_int {
+    pub(super) fn pointer(self, pointer: *mut ffi::PyObject) -> c_int {
         if pointer.is_null() {
             return 0;
         }
@@ -66,6 +65,12 @@ pub trait Native: Default + 'static {
 
     /// How many dead instances are kept to be used again.
     const RECYCLED: usize = 0;
+
+    /// Whether an instance that is about to be freed has to be given to its class's `tp_finalize` first.
+    #[inline]
+    fn wants_finalizer(&self) -> bool {
+        true
+    }
 
     /// Reports every reference that the value owns; stops at the first non-zero answer.
     fn traverse(&self, visit: Visit) -> c_int {
@@ -85,8 +90,8 @@ impl Native for () {}
 pub struct Class<T> {
     ty: AtomicPtr<ffi::PyTypeObject>,
     offset: AtomicUsize,
-    base_size: AtomicUsize,
-    dead: GilCell<Vec<Dead>>,
+    pub(super) base_size: AtomicUsize,
+    pub(super) dead: GilCell<Vec<Dead>>,
     /// The subclass that [`Self::expect`] has named.
     usual: AtomicPtr<ffi::PyTypeObject>,
     value: PhantomData<fn() -> T>,
@@ -94,7 +99,7 @@ pub struct Class<T> {
 
 /// The memory of a dead instance of exactly one class: its type and the reference to it are still in place, its Rust
 /// value is dropped, nothing refers to it.
-struct Dead(*mut ffi::PyObject);
+pub(super) struct Dead(pub(super) *mut ffi::PyObject);
 
 // SAFETY: only touched with the GIL held.
 unsafe impl Send for Dead {}
@@ -255,7 +260,7 @@ impl<T> Class<T> {
     }
 
     #[inline]
-    unsafe fn value<'a>(&self, object: *mut ffi::PyObject) -> &'a T {
+    pub(super) unsafe fn value<'a>(&self, object: *mut ffi::PyObject) -> &'a T {
         // SAFETY: promised by the caller: an instance, alive for 'a.
         unsafe {
             &*object
@@ -380,7 +385,7 @@ impl<T: Native> Class<T> {
     /// # Safety
     /// `ty` is this class or inherits from it.
     #[inline]
-    unsafe fn allocate<'py>(
+    pub(super) unsafe fn allocate<'py>(
         &self,
         py: Python<'py>,
         ty: *mut ffi::PyTypeObject,
@@ -440,7 +445,7 @@ impl<T: Native> Class<T> {
     ///
     /// # Safety
     /// Called once, from `tp_dealloc`, after the collector has been told to forget the object.
-    unsafe fn drop_value(&self, object: *mut ffi::PyObject) {
+    pub(super) unsafe fn drop_value(&self, object: *mut ffi::PyObject) {
         // SAFETY: see the invariant above.
         unsafe {
             ptr::drop_in_place(
@@ -449,252 +454,5 @@ impl<T: Native> Class<T> {
                     .cast::<T>(),
             );
         }
-    }
-}
-
-/// Gives [`class_slots`] the static [`Class`] that its trampolines belong to.
-pub trait Owner: 'static {
-    /// The Rust value.
-    type Value: Native;
-    /// The class.
-    fn class() -> &'static Class<Self::Value>;
-}
-
-/// The life-cycle slots of a class whose base is `object`, or a Python class that has nothing but `__slots__`.
-pub fn class_slots<O: Owner>() -> Vec<ffi::PyType_Slot> {
-    let mut slots = vec![
-        ffi::PyType_Slot {
-            slot: ffi::Py_tp_new,
-            pfunc: tp_new::<O> as *mut c_void,
-        },
-        ffi::PyType_Slot {
-            slot: ffi::Py_tp_dealloc,
-            pfunc: dealloc::<O, O> as *mut c_void,
-        },
-    ];
-    if O::Value::COLLECTED {
-        slots.push(ffi::PyType_Slot {
-            slot: ffi::Py_tp_traverse,
-            pfunc: traverse::<O> as *mut c_void,
-        });
-        slots.push(ffi::PyType_Slot {
-            slot: ffi::Py_tp_clear,
-            pfunc: clear::<O> as *mut c_void,
-        });
-    }
-    slots
-}
-
-/// The life-cycle slots of a class whose base is native and has a life cycle of its own: the base's is continued.
-pub fn extending_slots<O: Owner>() -> Vec<ffi::PyType_Slot> {
-    vec![
-        ffi::PyType_Slot {
-            slot: ffi::Py_tp_new,
-            pfunc: tp_new::<O> as *mut c_void,
-        },
-        ffi::PyType_Slot {
-            slot: ffi::Py_tp_dealloc,
-            pfunc: dealloc_extending::<O> as *mut c_void,
-        },
-        ffi::PyType_Slot {
-            slot: ffi::Py_tp_traverse,
-            pfunc: traverse_extending::<O> as *mut c_void,
-        },
-        ffi::PyType_Slot {
-            slot: ffi::Py_tp_clear,
-            pfunc: clear_extending::<O> as *mut c_void,
-        },
-        ffi::PyType_Slot {
-            slot: ffi::Py_tp_finalize,
-            pfunc: finalize_extending::<O> as *mut c_void,
-        },
-    ]
-}
-
-/// The deallocation slot of the class `E` that shares the Rust value of its base `O`.
-pub fn dealloc_slot<O: Owner, E: Owner>() -> ffi::PyType_Slot {
-    ffi::PyType_Slot {
-        slot: ffi::Py_tp_dealloc,
-        pfunc: dealloc::<O, E> as *mut c_void,
-    }
-}
-
-unsafe extern "C" fn tp_new<O: Owner>(
-    ty: *mut ffi::PyTypeObject,
-    _: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: Python passes a type that inherits from the class.
-    unsafe {
-        guard(ptr::null_mut(), |py| {
-            O::class().allocate(py, ty).map(Bound::into_ptr)
-        })
-    }
-}
-
-/// The words that a Python base's `__slots__` occupy, between the object's head and the Rust value.
-///
-/// # Safety
-/// `object` is an instance of a class made by [`class_slots`].
-unsafe fn inherited_slots<'a, O: Owner>(object: *mut ffi::PyObject) -> &'a [Slot] {
-    let head = size_of::<ffi::PyObject>();
-    let count = (O::class().base_size.load(Ordering::Relaxed) - head) / size_of::<Slot>();
-    // SAFETY: such a base stores nullable owned references there and nothing else.
-    unsafe { std::slice::from_raw_parts(object.byte_add(head).cast::<Slot>(), count) }
-}
-
-unsafe extern "C" fn dealloc<O: Owner, E: Owner>(object: *mut ffi::PyObject) {
-    // SAFETY: called by Python when the last reference has gone. The type is released last: instances of heap types
-    // own a reference to it.
-    unsafe {
-        let ty = ffi::Py_TYPE(object);
-        if ptr::eq(ty, O::class().as_type_ptr())
-            && (*ty).tp_finalize.is_some()
-            && ffi::PyObject_CallFinalizerFromDealloc(object) < 0
-        {
-            return;
-        }
-        if O::Value::COLLECTED {
-            ffi::PyObject_GC_UnTrack(object.cast());
-        }
-        let weak_references = (*O::class().as_type_ptr()).tp_weaklistoffset;
-        if weak_references > 0
-            && !(*object
-                .byte_offset(weak_references)
-                .cast::<*mut ffi::PyObject>())
-            .is_null()
-        {
-            ffi::PyObject_ClearWeakRefs(object);
-        }
-        for slot in inherited_slots::<O>(object) {
-            slot.clear();
-        }
-        O::class().drop_value(object);
-        if O::Value::RECYCLED > 0 && ptr::eq(ty, E::class().as_type_ptr()) {
-            let kept = E::class().dead.with(Python::assume_attached(), |dead| {
-                let room = dead.len() < O::Value::RECYCLED;
-                if room {
-                    dead.push(Dead(object));
-                }
-                room
-            });
-            if kept {
-                return;
-            }
-        }
-        if let Some(free) = (*ty).tp_free {
-            free(object.cast());
-        }
-        ffi::Py_DECREF(ty.cast());
-    }
-}
-
-unsafe extern "C" fn traverse<O: Owner>(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    let visit = Visit { visit, arg };
-    // SAFETY: called by the collector with a live instance; nothing here runs Python code.
-    unsafe {
-        let ty = visit.pointer(ffi::Py_TYPE(object).cast());
-        if ty != 0 {
-            return ty;
-        }
-        for slot in inherited_slots::<O>(object) {
-            let answer = visit.slot(slot);
-            if answer != 0 {
-                return answer;
-            }
-        }
-        O::class().value(object).traverse(visit)
-    }
-}
-
-unsafe extern "C" fn clear<O: Owner>(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: called by the collector with a live instance.
-    unsafe {
-        for slot in inherited_slots::<O>(object) {
-            slot.clear();
-        }
-        O::class().value(object).clear(Python::assume_attached());
-    }
-    0
-}
-
-/// The base that has the life cycle of its own.
-///
-/// # Safety
-/// The class has been made.
-unsafe fn native_base<O: Owner>() -> *mut ffi::PyTypeObject {
-    // SAFETY: a made class has a base.
-    unsafe { (*O::class().as_type_ptr()).tp_base }
-}
-
-unsafe extern "C" fn finalize_extending<O: Owner>(object: *mut ffi::PyObject) {
-    // SAFETY: called by Python with an instance that it is about to free; all such classes extend asyncio's futures. The
-    // base's function takes for granted that the instance was initialised, which a subclass may have left out.
-    unsafe {
-        if super::base::is_initialised(object)
-            && let Some(finalize) = (*native_base::<O>()).tp_finalize
-        {
-            finalize(object);
-        }
-    }
-}
-
-unsafe extern "C" fn dealloc_extending<O: Owner>(object: *mut ffi::PyObject) {
-    // SAFETY: as in `dealloc`. The base's function clears its part, frees the memory and, where it is a heap type
-    // (from Python 3.12), releases the type; a static base does not know about ours.
-    unsafe {
-        let ty = ffi::Py_TYPE(object);
-        if ptr::eq(ty, O::class().as_type_ptr())
-            && ffi::PyObject_CallFinalizerFromDealloc(object) < 0
-        {
-            return;
-        }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        O::class().drop_value(object);
-        let base = native_base::<O>();
-        let dealloc = (*base).tp_dealloc.unwrap_unchecked();
-        let static_base = (*base).tp_flags & ffi::Py_TPFLAGS_HEAPTYPE == 0;
-        dealloc(object);
-        if static_base {
-            ffi::Py_DECREF(ty.cast());
-        }
-    }
-}
-
-unsafe extern "C" fn traverse_extending<O: Owner>(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: as in `traverse`. A static base's function does not visit the type, a heap type's does.
-    unsafe {
-        let base = native_base::<O>();
-        if (*base).tp_flags & ffi::Py_TPFLAGS_HEAPTYPE == 0 {
-            let answer = visit(ffi::Py_TYPE(object).cast(), arg);
-            if answer != 0 {
-                return answer;
-            }
-        }
-        if let Some(traverse) = (*base).tp_traverse {
-            let answer = traverse(object, visit, arg);
-            if answer != 0 {
-                return answer;
-            }
-        }
-        O::class().value(object).traverse(Visit { visit, arg })
-    }
-}
-
-unsafe extern "C" fn clear_extending<O: Owner>(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: as in `clear`.
-    unsafe {
-        O::class().value(object).clear(Python::assume_attached());
-        (*native_base::<O>())
-            .tp_clear
-            .map_or(0, |clear| clear(object))
     }
 }

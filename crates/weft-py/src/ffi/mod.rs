@@ -17,12 +17,14 @@ pub mod bytes;
 pub mod call;
 pub mod class;
 pub mod context;
+pub mod lifecycle;
 pub mod method;
 pub mod object;
 pub mod registry;
 pub mod slots;
 pub mod socket;
 pub mod state;
+pub mod stop;
 
 pub use class::{Class, Native, Visit};
 pub use object::{Reference, Slot};

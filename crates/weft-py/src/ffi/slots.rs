@@ -3,12 +3,12 @@
 use std::ptr;
 
 use pyo3::Borrowed;
-use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyTuple};
 
 use super::method::{guard, guard_attached, receiver};
+use super::stop::stop_with;
 
 /// One life-cycle or protocol slot of a type: `slot!(repr function)` and its like.
 #[macro_export]
@@ -130,9 +130,8 @@ pub unsafe fn next<'a, 'py: 'a>(
             Advanced::Yielded(value) => Ok(value.into_ptr()),
             Advanced::Returned(value) if value.is_none() => Ok(ptr::null_mut()),
             Advanced::Returned(value) => {
-                // Made here, because a tuple or an exception given to Python as the value would be unpacked.
-                let stop = py.get_type::<PyStopIteration>().call1((value,))?;
-                Err(PyErr::from_value(stop))
+                stop_with(value);
+                Ok(ptr::null_mut())
             }
         })
     }

@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyTuple, PyType};
 
 use crate::ffi::base;
-use crate::ffi::class::{Description, Owner, class_slots};
+use crate::ffi::class::Description;
+use crate::ffi::lifecycle::{Owner, class_slots};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::slots::Advanced;
 use crate::ffi::{Class, Native, Slot, Visit};

@@ -27,7 +27,8 @@ use crate::event_loop::{
 };
 use crate::ffi::base;
 use crate::ffi::call::call1;
-use crate::ffi::class::{Description, Owner, extending_slots};
+use crate::ffi::class::Description;
+use crate::ffi::lifecycle::{Owner, extending_slots};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{is_coroutine, is_exact_string};
 use crate::ffi::registry::{self, Member};
