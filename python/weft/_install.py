@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from weft._compat import DefaultEventLoopPolicy, get_policy, set_policy
 from weft._loop import Loop
+from weft._primitives import put_in_place, take_back
 
 __all__ = ["EventLoopPolicy", "install", "new_event_loop", "run", "uninstall"]
 
@@ -57,11 +58,15 @@ _before: Any = None
 
 
 def install() -> None:
-    """Make Weft the loop that `asyncio.run()`, `asyncio.Runner` and `asyncio.new_event_loop()` use.
+    """Make programs that import asyncio run on Weft.
 
-    Without effect where it is already. Loops that exist stay what they are.
+    From here on `asyncio.run()`, `asyncio.Runner` and `asyncio.new_event_loop()` use Weft's loop,
+    and asyncio's names (`asyncio.sleep`, `asyncio.Queue` …) give Weft's own primitives. Without
+    effect where that is so already. Loops that exist stay what they are, and so does what somebody
+    has imported from asyncio before.
     """
     global _installed, _before
+    put_in_place()
     current = get_policy()
     if not isinstance(current, EventLoopPolicy):
         _installed, _before = EventLoopPolicy(), current
@@ -69,11 +74,12 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Undo `install()`, however often it was called: the policy from before is there again.
+    """Undo `install()`, however often it was called: policy and names are again those from before.
 
-    Without effect where Weft is not installed, and on a policy that somebody has set since.
+    Without effect where Weft is not installed, and on a policy or name that somebody has set since.
     """
     global _installed, _before
+    take_back()
     if _installed is not None and get_policy() is _installed:
         set_policy(_before)
         _installed = _before = None

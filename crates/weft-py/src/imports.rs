@@ -33,6 +33,12 @@ pub struct Imports {
     pub invalid_state_error: Py<PyType>,
     /// `asyncio.coroutines.iscoroutine`.
     pub is_coroutine: Py<PyAny>,
+    /// `asyncio.get_running_loop`.
+    pub get_running_loop: Py<PyAny>,
+    /// `inspect.isawaitable`.
+    pub is_awaitable: Py<PyAny>,
+    /// `warnings._warn_unawaited_coroutine`.
+    pub warn_unawaited: Py<PyAny>,
     /// `asyncio.futures._get_loop`.
     pub future_loop: Py<PyAny>,
     /// `asyncio.futures._set_result_unless_cancelled`, what `asyncio.sleep` schedules.
@@ -125,6 +131,12 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             is_coroutine: py
                 .import("asyncio.coroutines")?
                 .getattr("iscoroutine")?
+                .unbind(),
+            get_running_loop: native.getattr("get_running_loop")?.unbind(),
+            is_awaitable: py.import("inspect")?.getattr("isawaitable")?.unbind(),
+            warn_unawaited: py
+                .import("warnings")?
+                .getattr("_warn_unawaited_coroutine")?
                 .unbind(),
             future_loop: futures.getattr("_get_loop")?.unbind(),
             set_result_unless_cancelled: futures.getattr("_set_result_unless_cancelled")?.unbind(),

@@ -7,6 +7,7 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
+//! | 3 | [`operations`], [`sleeping`] |
 //! | 4 | [`transports`] |
 
 #![allow(
@@ -20,6 +21,8 @@ pub mod event_loop;
 pub mod ffi;
 pub mod futures;
 pub mod imports;
+pub mod operations;
+pub mod sleeping;
 pub mod tasks;
 pub mod transports;
 
@@ -37,6 +40,8 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     event_loop::handles::register(module)?;
     futures::register(module)?;
     tasks::register(module)?;
+    sleeping::register(module)?;
+    ffi::method::add_functions(module, sleeping::functions())?;
     transports::register(module)?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());

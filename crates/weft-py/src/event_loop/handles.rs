@@ -17,7 +17,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyFloat, PyList, PyString, PyTuple};
 
-use crate::event_loop::{self, EVENT_LOOP, EventLoop};
+use crate::event_loop::{self, EVENT_LOOP, EventLoop, Job};
 use crate::ffi::call::{call_tuple, call0, call1, call2, call3};
 use crate::ffi::class::Description;
 use crate::ffi::context::SharedContexts;
@@ -60,6 +60,8 @@ pub struct Handle {
     arity: Cell<Arity>,
     cancelled: Cell<bool>,
     scheduled: Cell<bool>,
+    /// Native work to do with the callback's place and the first argument, instead of a call.
+    job: Cell<Option<Job>>,
     /// Whether the callback is a native method that no Python code can watch; see [`Handle::run_trusted`].
     trusted: Cell<bool>,
     /// Whether it runs again and again, for a watched descriptor.
@@ -142,7 +144,19 @@ impl Handle {
     /// its context and without taking the current task out. `None` where the callback is of another kind.
     #[inline]
     pub fn run_trusted(&self, py: Python<'_>) -> Option<PyResult<()>> {
-        self.trusted.get().then(|| self.call(py).map(drop))
+        self.trusted.get().then(|| match self.job.get() {
+            Some(job) => self.run_job(py, job),
+            None => self.call(py).map(drop),
+        })
+    }
+
+    fn run_job(&self, py: Python<'_>, job: Job) -> PyResult<()> {
+        match (self.event_loop.get(py), self.callback.get(py)) {
+            (Some(event_loop), Some(object)) => {
+                job(&event_loop, &object, self.arguments[0].get(py))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Drops what the handle refers to.
@@ -277,6 +291,44 @@ pub fn make_internal<'py>(
     handle.context.fill(context);
     handle.event_loop.fill(event_loop.clone());
     Ok(object)
+}
+
+/// Makes a timer for native work: `job` is called with the loop, `object` and `argument`.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn make_job<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    when: f64,
+    job: Job,
+    object: Bound<'py, PyAny>,
+    argument: Option<Bound<'py, PyAny>>,
+) -> Returned<'py> {
+    let timer = HANDLE.instance_of(event_loop.py(), &TIMER_HANDLE)?;
+    let handle = HANDLE.of(&timer);
+    handle.callback.fill(object);
+    if let Some(argument) = argument {
+        handle.arguments[0].fill(argument);
+        handle.arity.set(Arity::Few(1));
+    }
+    handle.event_loop.fill(event_loop.clone());
+    handle.when.set(when);
+    handle.job.set(Some(job));
+    handle.trusted.set(true);
+    Ok(timer)
+}
+
+/// Cancels a handle of any kind.
+///
+/// # Errors
+/// What a foreign handle's `cancel` raises.
+pub fn cancel_any(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    match HANDLE.get(object) {
+        Some(_) => cancel(object).map(drop),
+        None => object
+            .call_method0(intern!(object.py(), "cancel"))
+            .map(drop),
+    }
 }
 
 /// Runs a handle in its context. What the callback raises goes to the loop's exception handler, but for

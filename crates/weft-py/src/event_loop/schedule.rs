@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use super::{EVENT_LOOP, EventLoop, Ready};
+use super::{EVENT_LOOP, EventLoop, Job, Ready};
 use crate::event_loop::handles::{self, HANDLE};
 use crate::ffi::method::{Args, Returned, missing_argument};
 use crate::ffi::object::is_callable;
@@ -259,6 +259,25 @@ pub fn call_soon_directly<'py>(
     let handle = handles::make_internal(event_loop, callback, Some(argument), context)?;
     state.push(Ready::Handle(handle.into()));
     Ok(())
+}
+
+/// Calls `job` with the loop, `object` and `argument` after `delay` seconds, unless the timer is cancelled.
+///
+/// # Errors
+/// What a replaced `time()` raises.
+pub fn job_later<'py>(
+    state: &EventLoop,
+    event_loop: &Bound<'py, PyAny>,
+    delay: f64,
+    job: Job,
+    object: Bound<'py, PyAny>,
+    argument: Option<Bound<'py, PyAny>>,
+) -> Returned<'py> {
+    let when = state.now(event_loop)? + delay;
+    let timer = handles::make_job(event_loop, when, job, object, argument)?;
+    HANDLE.of(&timer).set_scheduled(true);
+    state.timers.borrow_mut().push(when, timer.clone().into());
+    Ok(timer)
 }
 
 pub(super) fn methods() -> Vec<ffi::PyMethodDef> {

@@ -36,6 +36,18 @@ impl Visit {
         self.pointer(slot.as_ptr())
     }
 
+    /// Reports several slots.
+    #[inline]
+    pub fn slots<'a>(self, slots: impl IntoIterator<Item = &'a Slot>) -> c_int {
+        for slot in slots {
+            let answer = self.slot(slot);
+            if answer != 0 {
+                return answer;
+            }
+        }
+        0
+    }
+
     /// Reports one reference.
     #[inline]
     pub fn object(self, object: &Reference) -> c_int {

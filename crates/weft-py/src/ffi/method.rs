@@ -8,7 +8,7 @@ use pyo3::Borrowed;
 use pyo3::exceptions::{PySystemError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyString, PyTuple};
+use pyo3::types::{PyAny, PyModule, PyString, PyTuple};
 
 /// What a native method returns: a new reference, or the exception to raise.
 pub type Returned<'py> = PyResult<Bound<'py, PyAny>>;
@@ -369,6 +369,22 @@ pub unsafe fn noargs_attached<'a, 'py: 'a>(
         guard_attached(ptr::null_mut(), |py| {
             body(receiver(py, &slf)).map(Bound::into_ptr)
         })
+    }
+}
+
+/// Adds functions to a module: entries of a method table, whose receiver is the module.
+///
+/// # Errors
+/// What Python raises while it makes functions.
+pub fn add_functions(
+    module: &Bound<'_, PyModule>,
+    mut functions: Vec<ffi::PyMethodDef>,
+) -> PyResult<()> {
+    functions.push(ffi::PyMethodDef::zeroed());
+    // SAFETY: a live module; the table ends with an empty entry and is never freed.
+    match unsafe { ffi::PyModule_AddFunctions(module.as_ptr(), functions.leak().as_mut_ptr()) } {
+        0 => Ok(()),
+        _ => Err(PyErr::fetch(module.py())),
     }
 }
 

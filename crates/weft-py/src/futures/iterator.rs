@@ -105,7 +105,16 @@ fn send<'py>(iterator: &Bound<'py, PyAny>, _: &Bound<'py, PyAny>) -> Returned<'p
 
 /// `throw(exception)` and its older form `throw(type, value, traceback)`.
 fn throw<'py>(iterator: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
-    let py = iterator.py();
+    let error = thrown_error(iterator.py(), args)?;
+    ITERATOR.of(iterator).future.clear();
+    Err(error)
+}
+
+/// What the arguments of a `throw()` raise: an exception, or type, value and traceback.
+///
+/// # Errors
+/// `TypeError` where they are neither.
+pub fn thrown_error<'py>(py: Python<'py>, args: Args<'_, 'py>) -> PyResult<PyErr> {
     let [kind, value, traceback] = args.bind("throw", ["type", "val", "tb"])?;
     #[cfg(Py_3_12)]
     if args.count() > 1 {
@@ -154,8 +163,7 @@ fn throw<'py>(iterator: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py
         }
         error.setattr("__traceback__", traceback)?;
     }
-    ITERATOR.of(iterator).future.clear();
-    Err(PyErr::from_value(error))
+    Ok(PyErr::from_value(error))
 }
 
 fn close<'py>(iterator: &Bound<'py, PyAny>) -> Returned<'py> {

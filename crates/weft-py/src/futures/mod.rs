@@ -31,7 +31,7 @@ use crate::ffi::object::{function_of_entry, receiver_of_builtin};
 use crate::ffi::{Class, context};
 use crate::imports::imports;
 use crate::{method, property, slot};
-pub use iterator::iterate;
+pub use iterator::{iterate, thrown_error};
 
 /// `weft.Future`. It adds no field to its base.
 pub static FUTURE: Class<()> = Class::new();
@@ -89,7 +89,10 @@ fn direct<'a>(event_loop: Option<&'a Bound<'_, PyAny>>) -> Option<&'a EventLoop>
 }
 
 /// A pending future of `event_loop`, as `loop.create_future()`.
-fn create_future<'py>(event_loop: &Bound<'py, PyAny>) -> Returned<'py> {
+///
+/// # Errors
+/// `MemoryError`.
+pub fn create_future<'py>(event_loop: &Bound<'py, PyAny>) -> Returned<'py> {
     let py = event_loop.py();
     if EVENT_LOOP.of(event_loop).is_debug() {
         // The base's constructor takes the traceback.
