@@ -11,12 +11,13 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from weft._weft import sleep
+from weft._weft import sleep, to_thread
 
 __all__ = ["PRIMITIVES", "put_in_place", "take_back"]
 
 PRIMITIVES: dict[str, Any] = {
     "sleep": sleep,
+    "to_thread": to_thread,
 }
 """Weft's objects by the names that asyncio exports them by."""
 

@@ -9,6 +9,7 @@
 //! | 2 | [`futures`], [`tasks`] |
 //! | 3 | [`operations`], [`sleeping`] |
 //! | 4 | [`transports`] |
+//! | 5 | [`executor`] |
 
 #![allow(
     clippy::unnecessary_wraps,
@@ -18,6 +19,7 @@
 pub mod clock;
 pub mod errors;
 pub mod event_loop;
+pub mod executor;
 pub mod ffi;
 pub mod futures;
 pub mod imports;
@@ -43,8 +45,11 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sleeping::register(module)?;
     ffi::method::add_functions(module, sleeping::functions())?;
     transports::register(module)?;
+    executor::register(module)?;
+    ffi::method::add_functions(module, executor::functions())?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());
+    methods.extend(executor::loop_methods());
     event_loop::register(module, methods)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(tasks::forget_task, module)?)?;
