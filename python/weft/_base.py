@@ -67,6 +67,9 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
         def _make_self_pipe(self) -> None: ...
         def _close_self_pipe(self) -> None: ...
 
+        # Names.
+        def _getaddrinfo_debug(self, *args: Any) -> Any: ...
+
         # Connections and servers. Transports by their descriptors, weakly.
         _transports: MutableMapping[int, Any]
 

@@ -5,13 +5,15 @@ import asyncio
 import sys
 from asyncio.events import _TaskFactory
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from concurrent.futures import Executor
 from contextvars import Context
 from socket import socket
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar, TypeVarTuple, final
+from typing import Any, ClassVar, ParamSpec, Self, TypeAlias, TypeVar, TypeVarTuple, final
 
 from _typeshed import FileDescriptorLike
 from typing_extensions import disjoint_base
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 _Ts = TypeVarTuple("_Ts")
@@ -29,9 +31,12 @@ __all__ = [
     "StreamTransport",
     "Task",
     "TimerHandle",
+    "WorkQueue",
+    "WorkerPool",
     "__version__",
     "alive_tasks",
     "forget_task",
+    "to_thread",
 ]
 
 __version__: str
@@ -104,6 +109,8 @@ class EventLoop:
     _debug: bool
     _thread_id: int | None
     _task_factory: _TaskFactory | None
+    _default_executor: Any
+    _executor_shutdown_called: bool
     def call_soon(
         self,
         callback: Callable[[*_Ts], object],
@@ -140,6 +147,9 @@ class EventLoop:
         context: Context | None = None,
         **kwargs: Any,
     ) -> asyncio.Task[_T]: ...
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]: ...
     def time(self) -> float: ...
     def is_closed(self) -> bool: ...
     def is_running(self) -> bool: ...
@@ -160,6 +170,32 @@ class EventLoop:
     def _remove_reader(self, fd: FileDescriptorLike, /) -> bool: ...
     def _remove_writer(self, fd: FileDescriptorLike, /) -> bool: ...
     def _interest(self, fd: FileDescriptorLike, /) -> int: ...
+
+# -- threads ---------------------------------------------------------------------------------------
+
+def to_thread(
+    func: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+) -> Coroutine[Any, Any, _T]: ...
+
+# For weft._executor.Executor. An item is a work item of ThreadPoolExecutor's, a job, or None.
+
+@final
+class WorkQueue:
+    full: bool
+    def attend(
+        self, run_item: Callable[[Any], object], has_ended: Callable[[], bool], /
+    ) -> None: ...
+    def work(self) -> None: ...
+    def put(self, item: Any, /) -> None: ...
+    def get_nowait(self) -> Any: ...
+    def call_worker(self) -> bool: ...
+    def qsize(self) -> int: ...
+    def empty(self) -> bool: ...
+    def forget(self) -> None: ...
+
+@disjoint_base
+class WorkerPool:
+    _work_queue: Any
 
 # -- transports ------------------------------------------------------------------------------------
 
