@@ -202,7 +202,8 @@ pub fn run(object: &Bound<'_, PyAny>, job: &Job) -> Option<Waker> {
             job.outcome.set(Outcome::Returned);
         }
         Err(error) => {
-            job.value.set(error.into_value(py).into_bound(py).into_any());
+            job.value
+                .set(error.into_value(py).into_bound(py).into_any());
             job.outcome.set(Outcome::Raised);
         }
     }
