@@ -21,14 +21,13 @@ class TestExit:
     def test_exit_waits_for_what_runs(self, backend: Backend) -> None:
         """And for what was in the queue: no thread is cut off."""
         source = """
-        import threading, time
+        import os, threading, time
         started = threading.Event()
         def work(number):
             started.set()
             time.sleep(0.02)
-            print(number, flush=True)
+            os.write(1, b"%d " % number)
         loop = new_event_loop()
-        from concurrent.futures import ThreadPoolExecutor
         for number in range(3):
             loop.run_in_executor(None, work, number)
         started.wait()

@@ -477,11 +477,12 @@ class TestCancellation:
         ran: list[int] = []
         futures = [loop.run_in_executor(None, ran.append, number) for number in range(3)]
         submitted = executor.submit(ran.append, 4)
-        thread = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True})
+        keywords = {"wait": False, "cancel_futures": True}
+        thread = threading.Thread(target=executor.shutdown, kwargs=keywords)
         thread.start()
         loop.run_until_complete(asyncio.wait(futures))
-        hold.set()
         thread.join()
+        hold.set()
         assert [future.cancelled() for future in futures] == [True] * 3
         assert submitted.cancelled()
         assert ran == []
@@ -616,11 +617,12 @@ class TestExecutor:
             setattr(loop, method, replacement.__get__(loop))
         for function in (asyncio.to_thread, weft.to_thread):
             called.clear()
-            assert loop.run_until_complete(function(pow, 2, 3)) == 8
+            # Not done before the loop looks: from 3.14 on, that needs no call from the thread.
+            assert loop.run_until_complete(function(time.sleep, 0.01)) is None
             assert called
         called.clear()
         assert loop.run_until_complete(loop.getaddrinfo("127.0.0.1", 1))
-        assert called
+        assert called or method == "call_soon_threadsafe"
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
