@@ -6,7 +6,7 @@ to it. Importing this package changes nothing that a program can see.
 
 from weft._install import EventLoopPolicy, install, new_event_loop, run, uninstall
 from weft._loop import Loop
-from weft._weft import Future, Handle, Task, TimerHandle, __version__
+from weft._weft import Future, Handle, Task, TimerHandle, __version__, sleep
 
 __all__ = [
     "EventLoopPolicy",
@@ -19,5 +19,6 @@ __all__ = [
     "install",
     "new_event_loop",
     "run",
+    "sleep",
     "uninstall",
 ]
