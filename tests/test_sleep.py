@@ -107,11 +107,11 @@ class TestSleep:
             pass
 
         loop = backend.new_event_loop()
-        result = Result()
-        alive = weakref.ref(result)
+        kept = [Result()]
+        alive = weakref.ref(kept[0])
 
         async def main() -> None:
-            tasks = [asyncio.ensure_future(sleep(3600, result)) for _ in range(300)]
+            tasks = [asyncio.ensure_future(sleep(3600, kept[0])) for _ in range(300)]
             await asyncio.sleep(0)
             for task in tasks:
                 task.cancel()
@@ -119,7 +119,7 @@ class TestSleep:
             await asyncio.sleep(0.01)
 
         loop.run_until_complete(main())
-        del result
+        kept.clear()
         gc.collect()
         assert alive() is None
         loop.close()
@@ -188,7 +188,6 @@ class TestCoroutine:
     def test_never_awaited(self) -> None:
         with pytest.warns(RuntimeWarning, match="coroutine 'sleep' was never awaited"):
             weft.sleep(0)
-            gc.collect()
 
     def test_awaited_by_two_at_once(self, loop: asyncio.AbstractEventLoop) -> None:
         """The second gets an error, the first its result: as with a coroutine of Python's."""
