@@ -48,6 +48,10 @@ bench: release ## the benchmarks, beside every rival that this interpreter can h
 	@$(environment) --available benchmarks/requirements.txt
 	$(run) -m benchmarks $(BENCH)
 
+.PHONY: bench-diff
+bench-diff: require-rust environment-plain ## instructions per operation, beside another commit's (BASE=...)
+	$(run) -m benchmarks.instructions $(BASE) $(BENCH)
+
 # -- tests -----------------------------------------------------------------------------------------
 
 .PHONY: test
