@@ -11,11 +11,18 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from weft._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from weft._weft import sleep
 
 __all__ = ["PRIMITIVES", "put_in_place", "take_back"]
 
 PRIMITIVES: dict[str, Any] = {
+    "Barrier": Barrier,
+    "BoundedSemaphore": BoundedSemaphore,
+    "Condition": Condition,
+    "Event": Event,
+    "Lock": Lock,
+    "Semaphore": Semaphore,
     "sleep": sleep,
 }
 """Weft's objects by the names that asyncio exports them by."""

@@ -7,7 +7,7 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
-//! | 3 | [`operations`], [`sleeping`] |
+//! | 3 | [`operations`], [`sleeping`], [`locks`] |
 //! | 4 | [`transports`] |
 
 #![allow(
@@ -21,6 +21,7 @@ pub mod event_loop;
 pub mod ffi;
 pub mod futures;
 pub mod imports;
+pub mod locks;
 pub mod operations;
 pub mod sleeping;
 pub mod tasks;
@@ -41,6 +42,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     futures::register(module)?;
     tasks::register(module)?;
     sleeping::register(module)?;
+    locks::register(module)?;
     ffi::method::add_functions(module, sleeping::functions())?;
     transports::register(module)?;
     let mut methods = futures::loop_methods();
