@@ -11,11 +11,15 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from weft._queues import LifoQueue, PriorityQueue, Queue
 from weft._weft import sleep
 
 __all__ = ["PRIMITIVES", "put_in_place", "take_back"]
 
 PRIMITIVES: dict[str, Any] = {
+    "LifoQueue": LifoQueue,
+    "PriorityQueue": PriorityQueue,
+    "Queue": Queue,
     "sleep": sleep,
 }
 """Weft's objects by the names that asyncio exports them by."""

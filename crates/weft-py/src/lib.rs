@@ -7,7 +7,7 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
-//! | 3 | [`operations`], [`sleeping`] |
+//! | 3 | [`operations`], [`sleeping`], [`queues`] |
 //! | 4 | [`transports`] |
 
 #![allow(
@@ -22,6 +22,7 @@ pub mod ffi;
 pub mod futures;
 pub mod imports;
 pub mod operations;
+pub mod queues;
 pub mod sleeping;
 pub mod tasks;
 pub mod transports;
@@ -42,6 +43,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     tasks::register(module)?;
     sleeping::register(module)?;
     ffi::method::add_functions(module, sleeping::functions())?;
+    queues::register(module)?;
     transports::register(module)?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());
