@@ -92,6 +92,17 @@ pub struct Plan {
     pub called: Called,
 }
 
+impl Plan {
+    /// Whether nothing is called and nothing is compared: items go in at the end and out at one of the ends.
+    #[inline]
+    pub fn is_plain(self) -> bool {
+        self.called.0 == 0
+            && self.put == PutBy::Append
+            && matches!(self.get, GetBy::First | GetBy::Last)
+            && matches!(self.kept, KeptBy::Container(_))
+    }
+}
+
 /// The names that a [`Plan`] looks at.
 const NAMES: [&str; 10] = [
     "_init",

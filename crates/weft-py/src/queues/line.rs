@@ -81,13 +81,41 @@ impl Line {
         }
     }
 
+    /// The number of objects, where the line is native.
+    #[inline]
+    pub fn native_len(&self) -> Option<usize> {
+        self.is_native().then(|| self.native.borrow().len())
+    }
+
+    /// Adds `object` at the end of a native line.
+    #[inline]
+    pub fn push_natively(&self, object: Bound<'_, PyAny>) {
+        debug_assert!(self.is_native());
+        self.native.borrow_mut().push_back(object.into());
+    }
+
+    /// Takes the first or the last one out of a native line.
+    #[inline]
+    pub fn pop_natively<'py>(&self, py: Python<'py>, first: bool) -> Option<Bound<'py, PyAny>> {
+        let mut native = self.native.borrow_mut();
+        let taken = if first {
+            native.pop_front()
+        } else {
+            native.pop_back()
+        }?;
+        if native.is_empty() && native.capacity() > KEPT {
+            *native = VecDeque::new();
+        }
+        Some(taken.into_bound(py))
+    }
+
     /// Takes the first one out.
     ///
     /// # Errors
     /// `IndexError` where there is none; what `popleft()` raises.
     #[inline]
     pub fn first<'py>(&self, py: Python<'py>) -> Returned<'py> {
-        self.pop(py, intern!(py, "popleft"), VecDeque::pop_front)
+        self.pop(py, intern!(py, "popleft"), true)
     }
 
     /// Takes the last one out.
@@ -96,27 +124,16 @@ impl Line {
     /// `IndexError` where there is none; what `pop()` raises.
     #[inline]
     pub fn last<'py>(&self, py: Python<'py>) -> Returned<'py> {
-        self.pop(py, intern!(py, "pop"), VecDeque::pop_back)
+        self.pop(py, intern!(py, "pop"), false)
     }
 
     #[inline]
-    fn pop<'py>(
-        &self,
-        py: Python<'py>,
-        name: &Bound<'py, PyString>,
-        pop: fn(&mut VecDeque<Reference>) -> Option<Reference>,
-    ) -> Returned<'py> {
-        if let Some(shown) = self.shown.get(py) {
-            return method0(&shown, name);
-        }
-        let mut native = self.native.borrow_mut();
-        let taken = pop(&mut native);
-        if native.is_empty() && native.capacity() > KEPT {
-            *native = VecDeque::new();
-        }
-        match taken {
-            Some(taken) => Ok(taken.into_bound(py)),
-            None => Err(PyIndexError::new_err("pop from an empty deque")),
+    fn pop<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>, first: bool) -> Returned<'py> {
+        match self.shown.get(py) {
+            Some(shown) => method0(&shown, name),
+            None => self
+                .pop_natively(py, first)
+                .ok_or_else(|| PyIndexError::new_err("pop from an empty deque")),
         }
     }
 

@@ -94,13 +94,18 @@ fn join<'py>(queue: &Bound<'py, PyAny>) -> Returned<'py> {
 
 fn put_nowait<'py>(queue: &Bound<'py, PyAny>, item: &Bound<'py, PyAny>) -> Returned<'py> {
     let state = QUEUE.of(queue);
-    state::put_nowait(queue, state, state.plan(queue)?, item.clone())?;
+    if let Some(item) = state.put_plainly(queue, item.clone()) {
+        state::put_nowait(queue, state, state.plan(queue)?, item)?;
+    }
     nothing(queue.py())
 }
 
 fn get_nowait<'py>(queue: &Bound<'py, PyAny>) -> Returned<'py> {
     let state = QUEUE.of(queue);
-    state::get_nowait(queue, state, state.plan(queue)?)
+    match state.get_plainly(queue) {
+        Some(item) => Ok(item),
+        None => state::get_nowait(queue, state, state.plan(queue)?),
+    }
 }
 
 fn qsize<'py>(queue: &Bound<'py, PyAny>) -> Returned<'py> {

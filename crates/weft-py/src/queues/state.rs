@@ -5,8 +5,9 @@
 
 use std::cell::Cell;
 use std::ffi::c_int;
+use std::fmt::Write;
 
-use pyo3::exceptions::{PyAttributeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyInt};
@@ -56,6 +57,7 @@ pub struct Queue {
     /// Whether the object's own attributes matter to the plan.
     pub patched: Cell<bool>,
     room: Cell<Room>,
+    plain: Cell<bool>,
     plan: Cell<Plan>,
     /// The version of the class that the plan was made for.
     version: Cell<u32>,
@@ -100,14 +102,60 @@ impl Queue {
     fn make_plan(&self, queue: &Bound<'_, PyAny>) -> PyResult<Plan> {
         let plan = hooks::plan(queue, self.patched.get())?;
         self.plan.set(plan);
+        self.plain.set(plan.is_plain());
         self.version.set(class_version(queue));
         Ok(plan)
+    }
+
+    /// Puts an item in where that needs nothing of Python: everything is as asyncio has it, nobody has looked at the
+    /// items or waits for one, and there is room. Gives the item back otherwise.
+    #[inline]
+    pub fn put_plainly<'py>(
+        &self,
+        queue: &Bound<'py, PyAny>,
+        item: Bound<'py, PyAny>,
+    ) -> Option<Bound<'py, PyAny>> {
+        if !self.is_plain(queue) || self.is_shut_down.get() || self.finished.is_set() {
+            return Some(item);
+        }
+        let Some(count) = self.items.native_len() else {
+            return Some(item);
+        };
+        let has_room = match self.room.get() {
+            Room::Unlimited => true,
+            Room::Items(room) => count < room,
+            Room::Compared => false,
+        };
+        if !has_room || self.getters.native_len() != Some(0) {
+            return Some(item);
+        }
+        self.items.push_natively(item);
+        self.unfinished.set(self.unfinished.get() + 1);
+        None
+    }
+
+    /// Takes an item out where that needs nothing of Python: everything is as asyncio has it, nobody has looked at the
+    /// items or waits for room, and there is an item.
+    #[inline]
+    pub fn get_plainly<'py>(&self, queue: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+        if !self.is_plain(queue) || !self.items.is_native() || self.putters.native_len() != Some(0)
+        {
+            return None;
+        }
+        let first = self.plan.get().get == GetBy::First;
+        self.items.pop_natively(queue.py(), first)
+    }
+
+    #[inline]
+    fn is_plain(&self, queue: &Bound<'_, PyAny>) -> bool {
+        self.plain.get() && self.arranged.get() && class_version(queue) == self.version.get()
     }
 
     /// Takes note of an attribute of the queue itself that matters to the plan.
     pub fn patch(&self) {
         self.patched.set(true);
         self.version.set(0);
+        self.plain.set(false);
     }
 
     /// Sets `maxsize`.
@@ -500,20 +548,27 @@ pub fn format(queue: &Bound<'_, PyAny>) -> PyResult<String> {
         Ok(Some(_)) | Err(_) => None,
     };
     if let Some(items) = items {
-        text += &format!(" _queue={}", items.repr()?);
+        text.push_str(" _queue=");
+        text.push_str(&items.repr()?.to_string_lossy());
     }
     for (name, line) in [("getters", &state.getters), ("putters", &state.putters)] {
         if !line.is_empty(py)? {
-            text += &format!(" _{name}[{}]", line.len(py)?);
+            let count = line.len(py)?;
+            write!(text, " _{name}[{count}]").map_err(unwritten)?;
         }
     }
     if state.unfinished.get() != 0 {
-        text += &format!(" tasks={}", state.unfinished.get());
+        let count = state.unfinished.get();
+        write!(text, " tasks={count}").map_err(unwritten)?;
     }
     if state.is_shut_down.get() {
-        text += " shutdown";
+        text.push_str(" shutdown");
     }
     Ok(text)
+}
+
+fn unwritten(_: std::fmt::Error) -> PyErr {
+    PyRuntimeError::new_err("a number could not be written")
 }
 
 /// What `__init__(maxsize)` sets up.

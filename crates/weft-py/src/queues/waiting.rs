@@ -33,20 +33,27 @@ pub struct Put {
 impl Put {
     #[inline]
     fn go_on<'py>(&self, py: Python<'py>) -> PyResult<Step<'py>> {
-        let queue = self.queue.get_or_none(py);
-        let Some(state) = QUEUE.get(&queue) else {
+        // Empty only where the garbage collector has cleared them.
+        let (Some(queue), Some(item)) = (self.queue.take(py), self.item.take(py)) else {
             return Step::done(py);
         };
+        let Some(item) = QUEUE.of(&queue).put_plainly(&queue, item) else {
+            return Step::done(py);
+        };
+        self.look(queue, item)
+    }
+
+    fn look<'py>(&self, queue: Bound<'py, PyAny>, item: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let py = queue.py();
+        let state = QUEUE.of(&queue);
         let plan = state.plan(&queue)?;
         if state::is_full(&queue, state, plan)? {
             if state.is_shut_down.get() {
                 return Err(state::shut_down(py));
             }
-            return wait(&queue, state, Side::Putters, &self.waiter);
+            self.item.fill(item);
+            return wait(queue, Side::Putters, &self.queue, &self.waiter);
         }
-        let Some(item) = self.item.take(py) else {
-            return Step::done(py);
-        };
         if plan.called.any(Called::PUT_NOWAIT) {
             let name = intern!(py, "put_nowait");
             return method1(&queue, name, &item).map(Step::Done);
@@ -108,16 +115,25 @@ pub struct Get {
 impl Get {
     #[inline]
     fn go_on<'py>(&self, py: Python<'py>) -> PyResult<Step<'py>> {
-        let queue = self.queue.get_or_none(py);
-        let Some(state) = QUEUE.get(&queue) else {
+        // Empty only where the garbage collector has cleared it.
+        let Some(queue) = self.queue.take(py) else {
             return Step::done(py);
         };
+        match QUEUE.of(&queue).get_plainly(&queue) {
+            Some(item) => Ok(Step::Done(item)),
+            None => self.look(queue),
+        }
+    }
+
+    fn look<'py>(&self, queue: Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let py = queue.py();
+        let state = QUEUE.of(&queue);
         let plan = state.plan(&queue)?;
         if state::is_empty(&queue, state, plan)? {
             if state.is_shut_down.get() && state::is_empty(&queue, state, plan)? {
                 return Err(state::shut_down(py));
             }
-            return wait(&queue, state, Side::Getters, &self.waiter);
+            return wait(queue, Side::Getters, &self.queue, &self.waiter);
         }
         if plan.called.any(Called::GET_NOWAIT) {
             return method0(&queue, intern!(py, "get_nowait")).map(Step::Done);
@@ -175,10 +191,9 @@ impl Operation for Join {
 
     fn start<'py>(&self, frame: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = frame.py();
-        let queue = self.queue.get_or_none(py);
-        match QUEUE.get(&queue) {
-            Some(state) if state.unfinished.get() > 0 => {
-                let event = state::finished_event(&queue, state)?;
+        match self.queue.take(py) {
+            Some(queue) if QUEUE.of(&queue).unfinished.get() > 0 => {
+                let event = state::finished_event(&queue, QUEUE.of(&queue))?;
                 method0(&event, intern!(py, "wait")).map(Step::Await)
             }
             _ => Step::done(py),
@@ -203,17 +218,19 @@ impl Operation for Join {
     }
 }
 
-/// Stands in line.
+/// Stands in line, which is when the operation needs its queue again.
 fn wait<'py>(
-    queue: &Bound<'py, PyAny>,
-    state: &Queue,
+    queue: Bound<'py, PyAny>,
     side: Side,
-    waiter: &Slot,
+    kept_queue: &Slot,
+    kept_waiter: &Slot,
 ) -> PyResult<Step<'py>> {
-    let event_loop = bound_loop(queue, &state.event_loop)?;
+    let state = QUEUE.of(&queue);
+    let event_loop = bound_loop(&queue, &state.event_loop)?;
     let future = create_future(&event_loop)?;
     side.line(state).push(future.clone())?;
-    waiter.set(future.clone());
+    kept_waiter.set(future.clone());
+    kept_queue.set(queue);
     Ok(Step::Wait(future))
 }
 
@@ -227,9 +244,7 @@ fn give_up(
     let (Some(queue), Some(waiter)) = (queue.get(py), waiter) else {
         return Ok(());
     };
-    let Some(state) = QUEUE.get(&queue) else {
-        return Ok(());
-    };
+    let state = QUEUE.of(&queue);
     let was_cancelled = cancel(&waiter)?;
     side.line(state).discard(&waiter)?;
     let plan = state.plan(&queue)?;
