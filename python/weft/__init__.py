@@ -6,13 +6,18 @@ to it. Importing this package changes nothing that a program can see.
 
 from weft._install import EventLoopPolicy, install, new_event_loop, run, uninstall
 from weft._loop import Loop
+from weft._queues import LifoQueue, PriorityQueue, Queue, QueueShutDown
 from weft._weft import Future, Handle, Task, TimerHandle, __version__
 
 __all__ = [
     "EventLoopPolicy",
     "Future",
     "Handle",
+    "LifoQueue",
     "Loop",
+    "PriorityQueue",
+    "Queue",
+    "QueueShutDown",
     "Task",
     "TimerHandle",
     "__version__",

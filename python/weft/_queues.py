@@ -26,12 +26,14 @@ class Queue(_weft.Queue[_T], asyncio.Queue[_T]):
     `weft.QueueShutDown`.
     """
 
+    __module__ = "weft"
     __slots__ = ()
 
 
 class LifoQueue(Queue[_T], asyncio.LifoQueue[_T]):
     """A queue that gives the item first that was put in last, as `asyncio.LifoQueue`."""
 
+    __module__ = "weft"
     __slots__ = ()
 
 
@@ -41,8 +43,5 @@ class PriorityQueue(Queue[_T], asyncio.PriorityQueue[_T]):
     Items are compared with `<`.
     """
 
+    __module__ = "weft"
     __slots__ = ()
-
-
-for _class in (Queue, LifoQueue, PriorityQueue):
-    _class.__module__ = "weft"

@@ -416,15 +416,10 @@ macro_rules! method {
             object: &pyo3::Bound<'py, pyo3::PyAny>,
             args: $crate::ffi::method::Args<'_, 'py>,
         ) -> $crate::ffi::method::Returned<'py> {
-            if !args.has_keywords()
-                && args.count() == 1
-                && let Some(value) = args.get(0)
-            {
-                return $function(object, &value);
-            }
-            let value = match args.bind($name, [$argument])? {
-                [Some(value)] => value,
-                [None] => return Err($crate::ffi::method::missing_argument($name, $argument)),
+            let value = match args.get(0) {
+                Some(value) if args.count() == 1 && !args.has_keywords() => value,
+                _ => args.bind($name, [$argument])?[0]
+                    .ok_or_else(|| $crate::ffi::method::missing_argument($name, $argument))?,
             };
             $function(object, &value)
         }

@@ -73,7 +73,7 @@ fn init(
     }
     state::initialise(
         queue,
-        maxsize.unwrap_or_else(|| PyInt::new(py, 0).into_any()),
+        &maxsize.unwrap_or_else(|| PyInt::new(py, 0).into_any()),
     )
 }
 

@@ -575,7 +575,7 @@ fn unwritten(_: std::fmt::Error) -> PyErr {
 ///
 /// # Errors
 /// What the class's `_init()` raises.
-pub fn initialise<'py>(queue: &Bound<'py, PyAny>, maxsize: Bound<'py, PyAny>) -> PyResult<()> {
+pub fn initialise<'py>(queue: &Bound<'py, PyAny>, maxsize: &Bound<'py, PyAny>) -> PyResult<()> {
     let py = queue.py();
     let state = QUEUE.of(queue);
     state.limit(maxsize.clone());
@@ -588,7 +588,7 @@ pub fn initialise<'py>(queue: &Bound<'py, PyAny>, maxsize: Bound<'py, PyAny>) ->
         KeptBy::Container(_) => state.arranged.set(true),
         KeptBy::Hook => {
             state.arranged.set(false);
-            method1(queue, intern!(py, "_init"), &maxsize)?;
+            method1(queue, intern!(py, "_init"), maxsize)?;
         }
     }
     // Only asyncio's newer versions have this attribute; a subclass may have one of its own.
