@@ -5,48 +5,17 @@ from __future__ import annotations
 import abc
 import asyncio
 import gc
-import random
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 import pytest
 import weft
-from backends import PY313, Backend, asyncio_backend, weft_backend
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from backends import PY313
+from queue_kinds import FOREIGN, KINDS, NATIVE, SETTINGS, STOCK, Setting, unique
 from turns import turn
-
-# On 3.14 Hypothesis misreads a reference count.
-pytestmark = pytest.mark.filterwarnings("ignore:It looks like `register_random`")
-
-KINDS = ("Queue", "LifoQueue", "PriorityQueue")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Whose queues, on whose loop."""
-
-    name: str
-    backend: Callable[[], Backend]
-    library: Any
-
-    @property
-    def is_weft(self) -> bool:
-        return self.library is weft
-
-    @property
-    def shut_down(self) -> type[Exception]:
-        return weft.QueueShutDown
-
-
-STOCK = Setting("asyncio", asyncio_backend, asyncio)
-NATIVE = Setting("weft", weft_backend, weft)
-FOREIGN = Setting("weft-on-asyncio", asyncio_backend, weft)
-SETTINGS = (STOCK, NATIVE, FOREIGN)
 
 
 @pytest.fixture(params=SETTINGS, ids=lambda setting: setting.name)
@@ -493,23 +462,6 @@ def test_the_items_are_in_sight(
     assert sorted([run(queue.get()), run(queue.get())]) == [7, 8]
 
 
-def unique(base: type[Any]) -> type[Any]:
-    class Unique(base):
-        """Each item once, the one put in last at the end."""
-
-        def _init(self, maxsize: int) -> None:
-            self._queue = OrderedDict()
-
-        def _put(self, item: Any) -> None:
-            self._queue[item] = None
-            self._queue.move_to_end(item)
-
-        def _get(self) -> Any:
-            return self._queue.popitem(last=False)[0]
-
-    return Unique
-
-
 def test_hooks(setting: Setting, run: Run) -> None:
     async def main() -> None:
         queue = unique(setting.library.Queue)(2)
@@ -905,7 +857,7 @@ def test_items_are_let_go(setting: Setting, run: Run, kind: str) -> None:
         watch = weakref.ref(thing)
         unused = queue.put(thing)
         unused.close()
-        del thing
+        del thing, unused
         assert watch() is None
 
     run(main())
@@ -954,139 +906,3 @@ def test_a_waiting_task_does_not_keep_a_future_that_is_done(
         assert len(queue._getters) == 0
 
     loop.run_until_complete(main())
-
-
-# -- random schedules ------------------------------------------------------------------------------
-
-INSTRUCTIONS = st.one_of(
-    st.tuples(st.just("put"), st.integers(0, 9)),
-    st.tuples(st.just("get")),
-    st.tuples(st.just("join")),
-    st.tuples(st.just("put_nowait"), st.integers(0, 9)),
-    st.tuples(st.just("get_nowait")),
-    st.tuples(st.just("task_done")),
-    st.tuples(st.just("cancel"), st.integers(0, 30)),
-    st.tuples(st.just("turn"), st.integers(1, 3)),
-    st.tuples(st.just("turn"), st.integers(1, 3)),
-    st.tuples(st.just("look")),
-    st.tuples(st.just("shutdown"), st.booleans()) if PY313 else st.tuples(st.just("look")),
-)
-
-
-class Machine:
-    """One run of a schedule on one kind of queue."""
-
-    def __init__(self, setting: Setting, kind: str, maxsize: int, hooked: bool) -> None:
-        self.loop = setting.backend().new_event_loop()
-        base = getattr(setting.library, kind)
-        self.queue = (unique(base) if hooked else base)(maxsize)
-        self.trace: list[Any] = []
-        self.turns = 0
-        self.tasks: list[asyncio.Task[Any]] = []
-
-    def note(self, *what: Any) -> None:
-        self.trace.append((self.turns, *what))
-
-    def perform(self, name: str, *arguments: Any) -> None:
-        if name == "turn":
-            self.turn(*arguments)
-        elif name == "cancel":
-            if self.tasks:
-                number = arguments[0] % len(self.tasks)
-                self.note("cancel", number, self.tasks[number].cancel())
-        elif name == "look":
-            queue = self.queue
-            self.note(list(queue._queue), len(queue._getters), len(queue._putters), str(queue))
-        elif name in ("put", "get", "join"):
-            self.tasks.append(self.loop.create_task(self.task(len(self.tasks), name, *arguments)))
-        else:
-            self.note(name, outcome(getattr(self.queue, name), *arguments))
-
-    async def task(self, number: int, name: str, *arguments: Any) -> None:
-        try:
-            result = await getattr(self.queue, name)(*arguments)
-        except BaseException as error:
-            self.note(number, name, type(error).__name__)
-            raise
-        self.note(number, name, result)
-
-    def turn(self, times: int) -> None:
-        for _ in range(times):
-            turn(self.loop)
-            self.turns += 1
-            queue = self.queue
-            self.note(queue.qsize(), queue.empty(), queue.full(), queue._unfinished_tasks)
-
-    def run(self, schedule: list[tuple[Any, ...]]) -> list[Any]:
-        for instruction in schedule:
-            self.perform(*instruction)
-        self.turn(4)
-        for number, task in enumerate(self.tasks):
-            self.note(number, task.done(), task.done() and task.cancelled())
-            task.cancel()
-        self.turn(3)
-        self.perform("look")
-        for task in self.tasks:
-            assert task.done()
-            task.cancelled() or task.exception()
-        self.loop.close()
-        return self.trace
-
-
-def outcome(function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except Exception as error:
-        return type(error).__name__, str(error)
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
-)
-@given(
-    kind=st.sampled_from(KINDS),
-    maxsize=st.integers(0, 3),
-    hooked=st.booleans(),
-    schedule=st.lists(INSTRUCTIONS, max_size=40),
-)
-@pytest.mark.slow
-def test_random_schedules(
-    kind: str, maxsize: int, hooked: bool, schedule: list[tuple[Any, ...]]
-) -> None:
-    expected = Machine(STOCK, kind, maxsize, hooked).run(schedule)
-    assert Machine(NATIVE, kind, maxsize, hooked).run(schedule) == expected
-    assert Machine(FOREIGN, kind, maxsize, hooked).run(schedule) == expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
-def test_crowds_cancelled_at_every_turn(seed: int) -> None:
-    """No item is lost or doubled: what was put in and not taken out is in the queue."""
-    chance = random.Random(seed)
-    setting = chance.choice([NATIVE, FOREIGN])
-    loop = setting.backend().new_event_loop()
-    queue = setting.library.Queue(chance.randrange(4))
-    put: list[int] = []
-    got: list[int] = []
-
-    async def producer(number: int) -> None:
-        await queue.put(number)
-        put.append(number)
-
-    async def consumer() -> None:
-        got.append(await queue.get())
-
-    tasks = [
-        loop.create_task(producer(number) if chance.random() < 0.5 else consumer())
-        for number in range(100)
-    ]
-    while not all(task.done() for task in tasks):
-        turn(loop)
-        waiting = [task for task in tasks if not task.done()]
-        for task in chance.sample(waiting, min(len(waiting), 5)):
-            task.cancel()
-    left = [queue.get_nowait() for _ in range(queue.qsize())]
-    assert sorted(got + left) == sorted(put)
-    assert not queue._getters
-    assert not queue._putters
-    loop.close()

@@ -8,14 +8,18 @@ they are in asyncio, and the items and waiters themselves: what is done to them 
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from weft import _weft
 from weft._weft import QueueShutDown
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsRichComparison
+
 __all__ = ["LifoQueue", "PriorityQueue", "Queue", "QueueShutDown"]
 
 _T = TypeVar("_T")
+_Ordered = TypeVar("_Ordered", bound="SupportsRichComparison")
 
 
 class Queue(_weft.Queue[_T], asyncio.Queue[_T]):
@@ -37,7 +41,7 @@ class LifoQueue(Queue[_T], asyncio.LifoQueue[_T]):
     __slots__ = ()
 
 
-class PriorityQueue(Queue[_T], asyncio.PriorityQueue[_T]):
+class PriorityQueue(Queue[_Ordered], asyncio.PriorityQueue[_Ordered]):
     """A queue that gives the smallest item first, as `asyncio.PriorityQueue`.
 
     Items are compared with `<`.
