@@ -7,6 +7,7 @@ to it. Importing this package changes nothing that a program can see.
 from weft._install import EventLoopPolicy, install, new_event_loop, run, uninstall
 from weft._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from weft._loop import Loop
+from weft._queues import LifoQueue, PriorityQueue, Queue, QueueShutDown
 from weft._weft import Future, Handle, Task, TimerHandle, __version__, sleep
 
 __all__ = [
@@ -17,8 +18,12 @@ __all__ = [
     "EventLoopPolicy",
     "Future",
     "Handle",
+    "LifoQueue",
     "Lock",
     "Loop",
+    "PriorityQueue",
+    "Queue",
+    "QueueShutDown",
     "Semaphore",
     "Task",
     "TimerHandle",

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from weft._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
+from weft._queues import LifoQueue, PriorityQueue, Queue
 from weft._weft import sleep
 
 __all__ = ["PRIMITIVES", "put_in_place", "take_back"]
@@ -23,6 +24,9 @@ PRIMITIVES: dict[str, Any] = {
     "Event": Event,
     "Lock": Lock,
     "Semaphore": Semaphore,
+    "LifoQueue": LifoQueue,
+    "PriorityQueue": PriorityQueue,
+    "Queue": Queue,
     "sleep": sleep,
 }
 """Weft's objects by the names that asyncio exports them by."""

@@ -7,7 +7,7 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
-//! | 3 | [`operations`], [`sleeping`], [`locks`] |
+//! | 3 | [`operations`], [`sleeping`], [`locks`], [`queues`] |
 //! | 4 | [`transports`] |
 
 #![allow(
@@ -23,6 +23,7 @@ pub mod futures;
 pub mod imports;
 pub mod locks;
 pub mod operations;
+pub mod queues;
 pub mod sleeping;
 pub mod tasks;
 pub mod transports;
@@ -44,6 +45,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sleeping::register(module)?;
     locks::register(module)?;
     ffi::method::add_functions(module, sleeping::functions())?;
+    queues::register(module)?;
     transports::register(module)?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());

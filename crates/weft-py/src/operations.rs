@@ -26,7 +26,7 @@ use crate::ffi::call::{Sent, call0, method1, send_none};
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, class_slots};
 use crate::ffi::method::{Args, Returned};
-use crate::ffi::object::is_coroutine;
+use crate::ffi::object::{is_coroutine, track};
 use crate::ffi::slots::Advanced;
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::futures::{self, FUTURE, thrown_error};
@@ -114,6 +114,7 @@ pub struct Frame<T> {
 
 impl<T: Operation> Native for Frame<T> {
     const RECYCLED: usize = 256;
+    const TRACKED_LATE: bool = true;
 
     fn wants_finalizer(&self) -> bool {
         self.phase.get() != Phase::Ended
@@ -171,6 +172,7 @@ impl<T: Operation> Frame<T> {
                 }
                 Ok(Step::Pass) => {
                     self.phase.set(Phase::Passed);
+                    track(frame);
                     return Ok(Advanced::Yielded(py.None().into_bound(py)));
                 }
                 Ok(Step::Wait(future)) if is_native(&future) => {
@@ -179,6 +181,7 @@ impl<T: Operation> Frame<T> {
                         fields.set_blocking(true);
                         self.awaited.set(future.clone());
                         self.phase.set(Phase::Waiting);
+                        track(frame);
                         return Ok(Advanced::Yielded(future));
                     }
                     self.operation.resume(frame, result_of(&future))
@@ -188,6 +191,7 @@ impl<T: Operation> Frame<T> {
                         Ok((Sent::Yielded(value), iterator)) => {
                             self.awaited.set(iterator);
                             self.phase.set(Phase::Awaiting);
+                            track(frame);
                             return Ok(Advanced::Yielded(value));
                         }
                         Ok((Sent::Returned(value), _)) => self.operation.resume(frame, Ok(value)),

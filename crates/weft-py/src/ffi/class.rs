@@ -78,6 +78,9 @@ pub trait Native: Default + 'static {
     /// How many dead instances are kept to be used again.
     const RECYCLED: usize = 0;
 
+    /// Whether an instance whose memory is used again stays unknown to the collector until [`super::object::track`].
+    const TRACKED_LATE: bool = false;
+
     /// Whether an instance that is about to be freed has to be given to its class's `tp_finalize` first.
     #[inline]
     fn wants_finalizer(&self) -> bool {
@@ -443,7 +446,7 @@ impl<T: Native> Class<T> {
                     .byte_add(self.offset.load(Ordering::Relaxed))
                     .cast::<T>()
                     .write(T::default());
-                if T::COLLECTED {
+                if T::COLLECTED && !T::TRACKED_LATE {
                     ffi::PyObject_GC_Track(object.cast());
                 }
                 return Ok(Bound::from_owned_ptr(py, object));

@@ -416,8 +416,10 @@ macro_rules! method {
             object: &pyo3::Bound<'py, pyo3::PyAny>,
             args: $crate::ffi::method::Args<'_, 'py>,
         ) -> $crate::ffi::method::Returned<'py> {
-            let [Some(value)] = args.bind($name, [$argument])? else {
-                return Err($crate::ffi::method::missing_argument($name, $argument));
+            let value = match args.get(0) {
+                Some(value) if args.count() == 1 && !args.has_keywords() => value,
+                _ => args.bind($name, [$argument])?[0]
+                    .ok_or_else(|| $crate::ffi::method::missing_argument($name, $argument))?,
             };
             $function(object, &value)
         }
