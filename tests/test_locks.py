@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import weft
 from backends import BACKENDS, PY312
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from turns import raised
-
-import weft
 
 NAMES = ["Lock", "Event", "Condition", "Semaphore", "BoundedSemaphore", "Barrier"]
 LOCKS = ["Lock", "Condition", "Semaphore", "BoundedSemaphore"]

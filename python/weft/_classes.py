@@ -1,8 +1,8 @@
 """Classes of Weft's that stand in for classes of asyncio's.
 
-Such a class inherits from its native part and from asyncio's class of the same name: what Weft makes is
-what asyncio's programs expect. `StandIn` is its metaclass, and adds the other direction: what asyncio
-made, before `weft.install()` put the stand-in in place, passes for an instance of it.
+Such a class inherits from its native part and from asyncio's class of the same name: what Weft
+makes is what asyncio's programs expect. `StandIn` is its metaclass, and adds the other direction:
+what asyncio made, before `weft.install()` put the stand-in in place, passes for an instance of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import copyreg
 from abc import ABCMeta
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 __all__ = ["StandIn", "copied_by"]
 
@@ -39,7 +39,7 @@ class StandIn(_Base):
         *,
         stock: type | None = None,
         **keywords: Any,
-    ) -> StandIn:
+    ) -> Self:
         if stock is not None:
             # Where users import it from.
             namespace["__module__"] = "weft"
@@ -49,7 +49,7 @@ class StandIn(_Base):
         return cls
 
     def __init__(
-        cls,
+        cls,  # noqa: N805 - a metaclass
         name: str,
         bases: tuple[type, ...],
         namespace: dict[str, Any],
@@ -60,14 +60,14 @@ class StandIn(_Base):
     ) -> None:
         super().__init__(name, bases, namespace, **keywords)
 
-    def __instancecheck__(cls, instance: object) -> bool:
+    def __instancecheck__(cls, instance: object) -> bool:  # noqa: N805 - a metaclass
         if (stock := _stock.get(cls)) is not None:
             return isinstance(instance, stock)
         if getattr(cls, "_is_protocol", False):
             return super().__instancecheck__(instance)
         return ABCMeta.__instancecheck__(cls, instance)
 
-    def __subclasscheck__(cls, subclass: type) -> bool:
+    def __subclasscheck__(cls, subclass: type) -> bool:  # noqa: N805 - a metaclass
         if (stock := _stock.get(cls)) is not None:
             return issubclass(subclass, stock)
         return super().__subclasscheck__(subclass)

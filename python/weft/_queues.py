@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from weft import _weft
+from weft._classes import StandIn
 from weft._weft import QueueShutDown
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _T = TypeVar("_T")
 _Ordered = TypeVar("_Ordered", bound="SupportsRichComparison")
 
 
-class Queue(_weft.Queue[_T], asyncio.Queue[_T]):
+class Queue(_weft.Queue[_T], asyncio.Queue[_T], metaclass=StandIn, stock=asyncio.Queue):
     """A first-in, first-out queue for tasks, as `asyncio.Queue`.
 
     With `maxsize` greater than zero, `put()` waits while the queue has that many items. On
@@ -30,22 +31,19 @@ class Queue(_weft.Queue[_T], asyncio.Queue[_T]):
     `weft.QueueShutDown`.
     """
 
-    __module__ = "weft"
     __slots__ = ()
 
 
-class LifoQueue(Queue[_T], asyncio.LifoQueue[_T]):
+class LifoQueue(Queue[_T], asyncio.LifoQueue[_T], stock=asyncio.LifoQueue):
     """A queue that gives the item first that was put in last, as `asyncio.LifoQueue`."""
 
-    __module__ = "weft"
     __slots__ = ()
 
 
-class PriorityQueue(Queue[_Ordered], asyncio.PriorityQueue[_Ordered]):
+class PriorityQueue(Queue[_Ordered], asyncio.PriorityQueue[_Ordered], stock=asyncio.PriorityQueue):
     """A queue that gives the smallest item first, as `asyncio.PriorityQueue`.
 
     Items are compared with `<`.
     """
 
-    __module__ = "weft"
     __slots__ = ()
