@@ -6,6 +6,15 @@ to it. Importing this package changes nothing that a program can see.
 
 from weft._install import EventLoopPolicy, install, new_event_loop, run, uninstall
 from weft._loop import Loop
+from weft._streams import (
+    StreamReader,
+    StreamReaderProtocol,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from weft._weft import Future, Handle, Task, TimerHandle, __version__, sleep
 
 __all__ = [
@@ -13,12 +22,19 @@ __all__ = [
     "Future",
     "Handle",
     "Loop",
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
     "Task",
     "TimerHandle",
     "__version__",
     "install",
     "new_event_loop",
+    "open_connection",
+    "open_unix_connection",
     "run",
     "sleep",
+    "start_server",
+    "start_unix_server",
     "uninstall",
 ]

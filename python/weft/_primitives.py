@@ -11,12 +11,28 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from weft._streams import (
+    StreamReader,
+    StreamReaderProtocol,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from weft._weft import sleep
 
 __all__ = ["PRIMITIVES", "put_in_place", "take_back"]
 
 PRIMITIVES: dict[str, Any] = {
     "sleep": sleep,
+    "StreamReader": StreamReader,
+    "StreamReaderProtocol": StreamReaderProtocol,
+    "StreamWriter": StreamWriter,
+    "open_connection": open_connection,
+    "open_unix_connection": open_unix_connection,
+    "start_server": start_server,
+    "start_unix_server": start_unix_server,
 }
 """Weft's objects by the names that asyncio exports them by."""
 

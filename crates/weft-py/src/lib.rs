@@ -9,6 +9,7 @@
 //! | 2 | [`futures`], [`tasks`] |
 //! | 3 | [`operations`], [`sleeping`] |
 //! | 4 | [`transports`] |
+//! | 5 | [`streams`] |
 
 #![allow(
     clippy::unnecessary_wraps,
@@ -23,6 +24,7 @@ pub mod futures;
 pub mod imports;
 pub mod operations;
 pub mod sleeping;
+pub mod streams;
 pub mod tasks;
 pub mod transports;
 
@@ -43,6 +45,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sleeping::register(module)?;
     ffi::method::add_functions(module, sleeping::functions())?;
     transports::register(module)?;
+    streams::register(module)?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());
     event_loop::register(module, methods)?;
