@@ -1,4 +1,5 @@
-"""Weft's streams: the tests of asyncio's streams on them, and what can differ in native code."""
+"""Weft's streams: what can differ in native code. The tests of asyncio's own run on them as well,
+`pytest --installed tests/test_streams.py`."""
 
 from __future__ import annotations
 
@@ -8,34 +9,33 @@ import gc
 import re
 import types
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import test_streams
 import weft
 from backends import PY313
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peers import FILLS_UP, Run, pass_turns, stream_pair
 from weft import _primitives
 
-# Every test of asyncio's streams runs here again, on the classes that `native` puts in place.
-globals().update({name: test for name, test in vars(test_streams).items() if "test_" in name[:5]})
-
 STOCK = types.SimpleNamespace(
-    StreamReader=asyncio.StreamReader,
-    StreamReaderProtocol=asyncio.StreamReaderProtocol,
-    StreamWriter=asyncio.StreamWriter,
+    StreamReader=weft.StreamReader.__bases__[1],
+    StreamReaderProtocol=weft.StreamReaderProtocol.__bases__[1],
+    StreamWriter=weft.StreamWriter.__bases__[1],
 )
+"""asyncio's own classes, whatever asyncio's names give now."""
 
 
-@pytest.fixture(autouse=True)
-def native() -> Iterator[None]:
-    """asyncio's names give Weft's classes, as after `weft.install()`."""
+@pytest.fixture(autouse=True, params=["installed", "imported"])
+def in_place(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The classes work alike with and without `weft.install()`."""
+    if request.param == "imported" or asyncio.StreamReader is weft.StreamReader:
+        yield
+        return
     _primitives.put_in_place()
     try:
-        assert asyncio.StreamReader is weft.StreamReader
         yield
     finally:
         _primitives.take_back()
@@ -117,9 +117,9 @@ async def outcomes(
     reader.set_transport(Transport(log, pausable))
     reads: list[asyncio.Task[Any]] = []
 
-    async def read(number: int, operation: Coroutine[Any, Any, Any]) -> None:
+    async def read(number: int, method: str, *arguments: Any) -> None:
         try:
-            result = await operation
+            result = await getattr(reader, method)(*arguments)
             assert type(result) is bytes
             log.append((number, result))
         except BaseException as error:
@@ -133,8 +133,7 @@ async def outcomes(
                 case "turns":
                     await pass_turns(*arguments)
                 case "cancel":
-                    for task in reads[-2:]:
-                        log.append(task.cancel())
+                    log += [task.cancel() for task in reads[-2:]]
                 case "look":
                     log.append(reader._buffer)
                     log[-1] = bytes(log[-1])
@@ -149,10 +148,9 @@ async def outcomes(
                 case "wake":
                     reader._wakeup_waiter()
                 case _:
-                    name = "__anext__" if step == "next" else step
-                    reads.append(
-                        loop.create_task(read(len(reads), getattr(reader, name)(*arguments)))
-                    )
+                    method = "__anext__" if step == "next" else step
+                    task = loop.create_task(read(len(reads), method, *arguments))
+                    reads.append(task)
         except Exception as error:
             log.append(told(error))
         log.append((reader.at_eof(), reader._waiter is None, reader._paused))
@@ -169,6 +167,7 @@ async def outcomes(
     pausable=st.booleans(),
     script=st.lists(steps, max_size=20),
 )
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_same_as_asyncio(limit: Any, pausable: bool, script: list[Any]) -> None:
     def run(factory: Any, reader_class: type[Any]) -> list[Any]:
         with asyncio.Runner(loop_factory=factory) as runner:
@@ -470,7 +469,6 @@ def test_they_are_coroutines(run: Run) -> None:
             operation = read()
             with pytest.warns(RuntimeWarning, match="was never awaited"):
                 del operation
-                gc.collect()
         assert reader._waiter is None  # type: ignore[attr-defined]
 
     run(main())
@@ -613,13 +611,13 @@ def test_drain_raises_what_the_reader_would(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         transport: Any = Recorder()
+        transport.close()
         for reader in (weft.StreamReader(), STOCK.StreamReader()):
             reader.set_exception(ZeroDivisionError("mine"))
             protocol = weft.StreamReaderProtocol(reader)
             writer = weft.StreamWriter(transport, protocol, reader, loop)
             with pytest.raises(ZeroDivisionError):
                 await writer.drain()
-        transport.close()
 
     run(main())
 

@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import Any, TypeVar, cast
 
 from weft import _weft
+from weft._classes import StandIn
 
 __all__ = [
     "StreamReader",
@@ -28,7 +29,9 @@ __all__ = [
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class StreamReader(_weft.StreamReader, asyncio.StreamReader):
+class StreamReader(
+    _weft.StreamReader, asyncio.StreamReader, metaclass=StandIn, stock=asyncio.StreamReader
+):
     """Reads a stream of bytes, as `asyncio.StreamReader`.
 
     Args:
@@ -40,7 +43,9 @@ class StreamReader(_weft.StreamReader, asyncio.StreamReader):
     __slots__ = ()
 
 
-class StreamWriter(_weft.StreamWriter, asyncio.StreamWriter):
+class StreamWriter(
+    _weft.StreamWriter, asyncio.StreamWriter, metaclass=StandIn, stock=asyncio.StreamWriter
+):
     """Writes to a transport, as `asyncio.StreamWriter`."""
 
     __slots__ = ()
@@ -55,7 +60,7 @@ def _with_our_classes(function: _Function) -> _Function:
     copy.__kwdefaults__ = original.__kwdefaults__
     functools.update_wrapper(copy, original)
     del copy.__wrapped__
-    copy.__module__ = __name__
+    copy.__module__ = "weft"
     return cast(_Function, copy)
 
 
@@ -66,7 +71,12 @@ _names: dict[str, Any] = {
 }
 
 
-class StreamReaderProtocol(_weft.StreamReaderProtocol, asyncio.StreamReaderProtocol):
+class StreamReaderProtocol(
+    _weft.StreamReaderProtocol,
+    asyncio.StreamReaderProtocol,
+    metaclass=StandIn,
+    stock=asyncio.StreamReaderProtocol,
+):
     """Feeds a StreamReader what a transport receives, as `asyncio.StreamReaderProtocol`."""
 
     __slots__ = ()

@@ -9,7 +9,7 @@ use pyo3::exceptions::{
 };
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyBool, PyDict, PyModule, PyString, PyTuple};
+use pyo3::types::{PyAny, PyBool, PyDict, PyInt, PyModule, PyString, PyTuple};
 
 use super::plain::{Hooks, Plainness};
 use super::storage::Storage;
@@ -152,6 +152,13 @@ impl StreamReader {
         self.double_limit.set(double_limit);
         self.limit_given.set(limit.clone());
         Ok(())
+    }
+
+    /// Whether the limit is an ordinary integer.
+    pub(super) fn has_whole_limit(&self, py: Python<'_>) -> bool {
+        self.limit_given
+            .get(py)
+            .is_some_and(|limit| limit.is_exact_instance_of::<PyInt>())
     }
 
     /// `feed_data()` of a plain reader.

@@ -192,7 +192,10 @@ fn read<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
         Some(number) => count_of(number),
         None => Some(None),
     };
-    match (plain(object), count, number) {
+    // All until the end is read in pieces as long as the limit: an odd one is for asyncio's method to judge.
+    let own =
+        plain(object).filter(|state| count != Some(None) || state.has_whole_limit(object.py()));
+    match (own, count, number) {
         (Some(_), Some(count), _) => operations::operation(object.py(), |read: &Read| {
             read.reader.fill(object.clone());
             read.count.set(count);
