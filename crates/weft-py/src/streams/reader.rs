@@ -445,16 +445,16 @@ fn representation<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     let Some(state) = plain(object) else {
         return inherited(object, "__repr__", ());
     };
-    let mut text = "<StreamReader".to_owned();
+    let mut parts = vec!["StreamReader".to_owned()];
     match state.storage.len(py)? {
         0 => {}
-        count => text += &format!(" {count} bytes"),
+        count => parts.push(format!("{count} bytes")),
     }
     if state.eof.get() {
-        text += " eof";
+        parts.push("eof".to_owned());
     }
     if state.limit.get() != DEFAULT_LIMIT {
-        text += &format!(" limit={}", state.limit_given.get_or_none(py));
+        parts.push(format!("limit={}", state.limit_given.get_or_none(py)));
     }
     for (name, slot) in [
         ("waiter", &state.waiter),
@@ -462,14 +462,13 @@ fn representation<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
         ("transport", &state.transport),
     ] {
         if let Some(value) = slot.get(py) {
-            text += &format!(" {name}={}", value.repr()?);
+            parts.push(format!("{name}={}", value.repr()?));
         }
     }
     if state.paused.get() {
-        text += " paused";
+        parts.push("paused".to_owned());
     }
-    text.push('>');
-    Ok(PyString::new(py, &text).into_any())
+    Ok(PyString::new(py, &format!("<{}>", parts.join(" "))).into_any())
 }
 
 fn buffer<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {

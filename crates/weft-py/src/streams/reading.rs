@@ -20,8 +20,8 @@ use crate::{make_operation, method, operation};
 #[derive(Debug, Default)]
 pub struct Read {
     reader: Slot,
-    /// At most so many bytes; `None` for all until the end.
-    count: Cell<Option<usize>>,
+    /// At most so many bytes; a negative number for all until the end.
+    count: Cell<isize>,
     /// What has been read of all.
     collected: RefCell<Vec<u8>>,
 }
@@ -64,11 +64,11 @@ impl Operation for Read {
         let reader = self.reader.get_or_none(py);
         let state = READER.of(&reader);
         state.check(py)?;
-        match self.count.get() {
-            Some(0) => Ok(Step::Done(bytes::copy(py, b""))),
-            Some(count) if state.storage.len(py)? > 0 || state.eof.get() => taken(state, py, count),
-            Some(_) => state.wait(py, "read"),
-            None => self.all_until_the_end(state, py),
+        match usize::try_from(self.count.get()) {
+            Ok(0) => Ok(Step::Done(bytes::copy(py, b""))),
+            Ok(count) if state.storage.len(py)? > 0 || state.eof.get() => taken(state, py, count),
+            Ok(_) => state.wait(py, "read"),
+            Err(_) => self.all_until_the_end(state, py),
         }
     }
 
@@ -83,18 +83,16 @@ impl Operation for Read {
         let state = READER.of(&reader);
         state.waited();
         outcome?;
-        match self.count.get() {
-            Some(count) => taken(state, py, count),
-            None => {
-                // Woken without data, by the end or by somebody's hand: what there is ends the reading, if it is nothing.
-                if state.storage.len(py)? == 0 {
-                    let all = self.collected.take();
-                    return Ok(Step::Done(bytes::copy(py, &all)));
-                }
-                self.collect(state, py)?;
-                self.all_until_the_end(state, py)
-            }
+        if let Ok(count) = usize::try_from(self.count.get()) {
+            return taken(state, py, count);
         }
+        // Woken without data, by the end or by somebody's hand, it has come to its end.
+        if state.storage.len(py)? == 0 {
+            let all = self.collected.take();
+            return Ok(Step::Done(bytes::copy(py, &all)));
+        }
+        self.collect(state, py)?;
+        self.all_until_the_end(state, py)
     }
 
     fn traverse(&self, visit: Visit) -> c_int {
@@ -119,8 +117,7 @@ fn taken<'py>(state: &StreamReader, py: Python<'py>, count: usize) -> PyResult<S
 #[derive(Debug, Default)]
 pub struct ReadExactly {
     reader: Slot,
-    /// So many bytes; `None` for a negative number.
-    count: Cell<Option<usize>>,
+    count: Cell<isize>,
 }
 
 impl ReadExactly {
@@ -143,7 +140,7 @@ impl Operation for ReadExactly {
     #[inline]
     fn start<'py>(&self, frame: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = frame.py();
-        let Some(count) = self.count.get() else {
+        let Ok(count) = usize::try_from(self.count.get()) else {
             return Err(PyValueError::new_err(
                 "readexactly size can not be less than zero",
             ));
@@ -168,7 +165,7 @@ impl Operation for ReadExactly {
         let state = READER.of(&reader);
         state.waited();
         outcome?;
-        Self::proceed(state, py, self.count.get().unwrap_or(0))
+        Self::proceed(state, py, self.count.get().unsigned_abs())
     }
 
     fn traverse(&self, visit: Visit) -> c_int {
@@ -180,21 +177,19 @@ impl Operation for ReadExactly {
     }
 }
 
-/// A number of bytes, if it is an ordinary integer: `None` within for a negative one.
-fn count_of(number: &Bound<'_, PyAny>) -> Option<Option<usize>> {
-    let number: isize = number.cast_exact::<PyInt>().ok()?.extract().ok()?;
-    Some(usize::try_from(number).ok())
+/// A number of bytes, if it is an ordinary integer.
+fn count_of(number: &Bound<'_, PyAny>) -> Option<isize> {
+    number.cast_exact::<PyInt>().ok()?.extract().ok()
 }
 
 fn read<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
     let [number] = args.bind("read", ["n"])?;
     let count = match &number {
         Some(number) => count_of(number),
-        None => Some(None),
+        None => Some(-1),
     };
     // All until the end is read in pieces as long as the limit: an odd one is for asyncio's method to judge.
-    let own =
-        plain(object).filter(|state| count != Some(None) || state.has_whole_limit(object.py()));
+    let own = plain(object).filter(|state| count >= Some(0) || state.has_whole_limit(object.py()));
     match (own, count, number) {
         (Some(_), Some(count), _) => operations::operation(object.py(), |read: &Read| {
             read.reader.fill(object.clone());

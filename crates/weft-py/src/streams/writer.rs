@@ -109,13 +109,12 @@ impl Operation for Drain {
         let writer = self.writer.get_or_none(py);
         let state = WRITER.of(&writer);
         if let Some(reader) = state.reader.get(py) {
-            match reader::plain(&reader) {
-                Some(reader) => reader.check(py)?,
-                None => {
-                    let error = method0(&reader, intern!(py, "exception"))?;
-                    if !error.is_none() {
-                        return Err(PyErr::from_value(error));
-                    }
+            if let Some(reader) = reader::plain(&reader) {
+                reader.check(py)?;
+            } else {
+                let error = method0(&reader, intern!(py, "exception"))?;
+                if !error.is_none() {
+                    return Err(PyErr::from_value(error));
                 }
             }
         }

@@ -15,13 +15,16 @@ use super::reading::{LARGE, RECEIVED, room_for};
 use super::{STREAM, StreamTransport, methods};
 use crate::transports::read_buffer::ReadBuffer;
 
+/// Lends a reader's buffer to a function, which runs no Python code.
+pub type Lend = fn(&Bound<'_, PyAny>, &mut dyn FnMut(&mut ReadBuffer));
+
 /// What a transport has to know of stream readers; told by the module of streams, which builds on this.
 #[derive(Clone, Copy, Debug)]
 pub struct Readers {
     /// The reader that a protocol hands everything to, where it can be fed directly now.
     pub of_protocol: for<'py> fn(&Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>>,
-    /// Lends the reader's buffer. The borrower runs no Python code.
-    pub lend: fn(&Bound<'_, PyAny>, &mut dyn FnMut(&mut ReadBuffer)),
+    /// Lends the reader's buffer.
+    pub lend: Lend,
     /// Tells the reader that its buffer has grown.
     pub fed: fn(&Bound<'_, PyAny>) -> PyResult<()>,
 }
