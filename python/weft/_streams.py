@@ -7,7 +7,6 @@ classes of streams, it is made to mean these (`_with_our_classes`).
 from __future__ import annotations
 
 import asyncio
-import functools
 from asyncio import streams
 from collections.abc import Callable
 from types import FunctionType
@@ -58,8 +57,8 @@ def _with_our_classes(function: _Function) -> _Function:
         original.__code__, _names, original.__name__, original.__defaults__, original.__closure__
     )
     copy.__kwdefaults__ = original.__kwdefaults__
-    functools.update_wrapper(copy, original)
-    del copy.__wrapped__
+    copy.__doc__ = original.__doc__
+    copy.__qualname__ = original.__qualname__
     copy.__module__ = "weft"
     return cast(_Function, copy)
 

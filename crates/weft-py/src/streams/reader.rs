@@ -529,6 +529,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 flag!(READER, "_paused" => paused),
             ],
             slots,
+            doc: Some(c"StreamReader(limit=65536, loop=None)\n--\n\nReads a stream of bytes."),
             instantiable: true,
             subclassable: true,
             immutable: true,
