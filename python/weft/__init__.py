@@ -8,6 +8,15 @@ from weft._install import EventLoopPolicy, install, new_event_loop, run, uninsta
 from weft._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from weft._loop import Loop
 from weft._queues import LifoQueue, PriorityQueue, Queue, QueueShutDown
+from weft._streams import (
+    StreamReader,
+    StreamReaderProtocol,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from weft._weft import Future, Handle, Task, TimerHandle, __version__, sleep
 
 __all__ = [
@@ -25,12 +34,19 @@ __all__ = [
     "Queue",
     "QueueShutDown",
     "Semaphore",
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
     "Task",
     "TimerHandle",
     "__version__",
     "install",
     "new_event_loop",
+    "open_connection",
+    "open_unix_connection",
     "run",
     "sleep",
+    "start_server",
+    "start_unix_server",
     "uninstall",
 ]

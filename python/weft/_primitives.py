@@ -13,6 +13,15 @@ from typing import Any
 
 from weft._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from weft._queues import LifoQueue, PriorityQueue, Queue
+from weft._streams import (
+    StreamReader,
+    StreamReaderProtocol,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from weft._weft import sleep
 
 __all__ = ["PRIMITIVES", "put_in_place", "take_back"]
@@ -28,6 +37,13 @@ PRIMITIVES: dict[str, Any] = {
     "PriorityQueue": PriorityQueue,
     "Queue": Queue,
     "sleep": sleep,
+    "StreamReader": StreamReader,
+    "StreamReaderProtocol": StreamReaderProtocol,
+    "StreamWriter": StreamWriter,
+    "open_connection": open_connection,
+    "open_unix_connection": open_unix_connection,
+    "start_server": start_server,
+    "start_unix_server": start_unix_server,
 }
 """Weft's objects by the names that asyncio exports them by."""
 

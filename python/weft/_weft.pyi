@@ -7,9 +7,20 @@ from asyncio.events import _TaskFactory
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextvars import Context
 from socket import socket
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar, TypeVarTuple, final, overload
+from typing import (
+    Any,
+    ClassVar,
+    Self,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    TypeVarTuple,
+    final,
+    overload,
+)
 
 from _typeshed import FileDescriptorLike
+from _typeshed import ReadableBuffer as _ReadableBuffer
 from typing_extensions import disjoint_base
 
 _T = TypeVar("_T")
@@ -28,7 +39,10 @@ __all__ = [
     "Handle",
     "Queue",
     "QueueShutDown",
+    "StreamReader",
+    "StreamReaderProtocol",
     "StreamTransport",
+    "StreamWriter",
     "Task",
     "TimerHandle",
     "__version__",
@@ -262,3 +276,59 @@ class StreamTransport(asyncio.Transport):
     def _protocol_paused(self) -> bool: ...
     @property
     def _eof(self) -> bool: ...
+
+# -- streams ---------------------------------------------------------------------------------------
+
+# The native parts of the classes in `weft._streams`, which have asyncio's as their second base.
+
+@disjoint_base
+class StreamReader:
+    _buffer: bytearray
+    _limit: int
+    _loop: asyncio.AbstractEventLoop
+    _waiter: asyncio.Future[None] | None
+    _exception: Exception | None
+    _transport: Any
+    _eof: bool
+    _paused: bool
+    def __init__(
+        self, limit: int = 65536, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None: ...
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None: ...
+    def feed_eof(self) -> None: ...
+    def set_exception(self, exc: Exception) -> None: ...
+    def exception(self) -> Exception: ...
+    def at_eof(self) -> bool: ...
+    async def read(self, n: int = -1) -> bytes: ...
+    async def readexactly(self, n: int) -> bytes: ...
+    async def readline(self) -> bytes: ...
+    if sys.version_info >= (3, 13):
+        async def readuntil(
+            self, separator: _ReadableBuffer | tuple[_ReadableBuffer, ...] = b"\n"
+        ) -> bytes: ...
+    else:
+        async def readuntil(self, separator: _ReadableBuffer = b"\n") -> bytes: ...
+    async def __anext__(self) -> bytes: ...
+    def _wakeup_waiter(self) -> None: ...
+    def _maybe_resume_transport(self) -> None: ...
+
+@disjoint_base
+class StreamReaderProtocol:
+    _stream_reader_wr: Any
+    _loop: asyncio.AbstractEventLoop
+    _drain_waiters: Any
+    _paused: bool
+    _connection_lost: bool
+    @property
+    def _stream_reader(self) -> asyncio.StreamReader | None: ...
+    def data_received(self, data: bytes) -> None: ...
+
+@disjoint_base
+class StreamWriter:
+    _transport: Any
+    _protocol: Any
+    _reader: asyncio.StreamReader | None
+    _loop: asyncio.AbstractEventLoop
+    def write(self, data: _Data) -> None: ...
+    def writelines(self, data: Iterable[_Data]) -> None: ...
+    async def drain(self) -> None: ...

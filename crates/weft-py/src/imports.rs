@@ -31,6 +31,14 @@ pub struct Imports {
     pub cancelled_error: Py<PyType>,
     /// `asyncio.InvalidStateError`.
     pub invalid_state_error: Py<PyType>,
+    /// `asyncio.StreamReader`.
+    pub stream_reader: Py<PyAny>,
+    /// `asyncio.StreamReaderProtocol`.
+    pub stream_reader_protocol: Py<PyAny>,
+    /// `asyncio.IncompleteReadError`.
+    pub incomplete_read_error: Py<PyAny>,
+    /// `asyncio.LimitOverrunError`.
+    pub limit_overrun_error: Py<PyAny>,
     /// `asyncio.coroutines.iscoroutine`.
     pub is_coroutine: Py<PyAny>,
     /// `asyncio.get_running_loop`.
@@ -107,6 +115,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
         let future = native.getattr("Future")?.cast_into::<PyType>()?;
         let task = native.getattr("Task")?.cast_into::<PyType>()?;
         let exceptions = py.import("asyncio.exceptions")?;
+        let streams = py.import("asyncio.streams")?;
         let optional = |name: &str| -> PyResult<Py<PyAny>> {
             Ok(native
                 .getattr_opt(name)?
@@ -142,6 +151,10 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .getattr("InvalidStateError")?
                 .cast_into::<PyType>()?
                 .unbind(),
+            stream_reader: streams.getattr("StreamReader")?.unbind(),
+            stream_reader_protocol: streams.getattr("StreamReaderProtocol")?.unbind(),
+            incomplete_read_error: exceptions.getattr("IncompleteReadError")?.unbind(),
+            limit_overrun_error: exceptions.getattr("LimitOverrunError")?.unbind(),
             is_coroutine: py
                 .import("asyncio.coroutines")?
                 .getattr("iscoroutine")?

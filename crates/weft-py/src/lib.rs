@@ -9,6 +9,7 @@
 //! | 2 | [`futures`], [`tasks`] |
 //! | 3 | [`operations`], [`sleeping`], [`locks`], [`queues`] |
 //! | 4 | [`transports`] |
+//! | 5 | [`streams`] |
 
 #![allow(
     clippy::unnecessary_wraps,
@@ -25,6 +26,7 @@ pub mod locks;
 pub mod operations;
 pub mod queues;
 pub mod sleeping;
+pub mod streams;
 pub mod tasks;
 pub mod transports;
 
@@ -47,6 +49,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::method::add_functions(module, sleeping::functions())?;
     queues::register(module)?;
     transports::register(module)?;
+    streams::register(module)?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());
     event_loop::register(module, methods)?;

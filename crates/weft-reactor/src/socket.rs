@@ -32,6 +32,12 @@ pub fn recv_uninit(fd: RawFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<&mut [u
     sys::recv_uninit(fd, buf, RECEIVE)
 }
 
+/// Receives at most `most` bytes behind what `buf` holds, and returns how many it has got; 0 is the end
+/// of the stream.
+pub fn recv_append(fd: RawFd, buf: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    sys::recv_append(fd, buf, most, RECEIVE)
+}
+
 /// Sends what the socket takes of `buf`, and returns how many bytes that were.
 pub fn send(fd: RawFd, buf: &[u8]) -> io::Result<usize> {
     with_fd(fd, |fd| retry_on_intr(|| net::send(fd, buf, SEND)))

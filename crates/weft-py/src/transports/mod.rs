@@ -4,7 +4,9 @@
 //! after `connection_lost()`. A transport keeps itself alive through the loop's watch table while it reads or writes.
 
 mod flow_control;
+mod read_buffer;
 mod stream;
 mod write_buffer;
 
-pub use stream::register;
+pub use read_buffer::ReadBuffer;
+pub use stream::{direct, register};

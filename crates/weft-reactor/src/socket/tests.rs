@@ -54,6 +54,22 @@ fn the_uninitialised_rest_is_not_handed_out() {
 }
 
 #[test]
+fn what_is_appended_follows_what_was_there() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    send(ours.as_raw_fd(), b"hello").unwrap();
+    let mut buf = b"oh, ".to_vec();
+    assert_eq!(recv_append(theirs.as_raw_fd(), &mut buf, 2).unwrap(), 2);
+    assert_eq!(recv_append(theirs.as_raw_fd(), &mut buf, 64).unwrap(), 3);
+    assert_eq!(buf, b"oh, hello");
+    theirs.set_nonblocking(true).unwrap();
+    let error = recv_append(theirs.as_raw_fd(), &mut buf, 64).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    drop(ours);
+    assert_eq!(recv_append(theirs.as_raw_fd(), &mut buf, 64).unwrap(), 0);
+    assert_eq!(buf, b"oh, hello");
+}
+
+#[test]
 fn the_end_of_the_stream_is_no_bytes() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
