@@ -4,12 +4,16 @@
 //! override them. A [`Plan`] says what to do natively and what to call; it is made when a queue is used first, and again
 //! when its class, or an attribute of the queue itself that matters, has changed.
 
+use std::collections::VecDeque;
+
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyAny, PyString, PyType};
 
 use super::QUEUE;
 use super::line::Container;
+use crate::ffi::object::class_version;
+use crate::ffi::state::GilCell;
 
 /// How an item is put in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -216,6 +220,41 @@ fn load(py: Python<'_>) -> PyResult<Stock> {
 pub fn matters(name: &Bound<'_, PyAny>) -> bool {
     name.cast::<PyString>()
         .is_ok_and(|name| NAMES.iter().any(|known| name == *known))
+}
+
+/// Plans by class and by the version of the class, the newest ones.
+static PLANS: GilCell<VecDeque<(usize, u32, Plan)>> = GilCell::new(VecDeque::new());
+
+/// So many are kept.
+const PLANS_KEPT: usize = 8;
+
+/// The plan for a queue none of whose own attributes matters.
+///
+/// # Errors
+/// What looking attributes up raises.
+pub fn plan_of_class(queue: &Bound<'_, PyAny>) -> PyResult<Plan> {
+    let py = queue.py();
+    let class = queue.get_type().as_ptr() as usize;
+    let version = class_version(queue);
+    let known = PLANS.with(py, |plans| {
+        let mut known = plans.iter();
+        known
+            .find(|known| (known.0, known.1) == (class, version))
+            .map(|known| known.2)
+    });
+    if let Some(plan) = known
+        && version != 0
+    {
+        return Ok(plan);
+    }
+    let plan = plan(queue, false)?;
+    // Looking attributes up gives a class without a version one.
+    let version = class_version(queue);
+    PLANS.with(py, |plans| {
+        plans.push_front((class, version, plan));
+        plans.truncate(PLANS_KEPT);
+    });
+    Ok(plan)
 }
 
 /// The plan for a queue. `patched` says that the queue itself may have attributes of these names.

@@ -100,7 +100,11 @@ impl Queue {
 
     #[cold]
     fn make_plan(&self, queue: &Bound<'_, PyAny>) -> PyResult<Plan> {
-        let plan = hooks::plan(queue, self.patched.get())?;
+        let plan = if self.patched.get() {
+            hooks::plan(queue, true)?
+        } else {
+            hooks::plan_of_class(queue)?
+        };
         self.plan.set(plan);
         self.plain.set(plan.is_plain());
         self.version.set(class_version(queue));
