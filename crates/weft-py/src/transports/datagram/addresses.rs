@@ -39,7 +39,7 @@ impl Family {
             .import("_socket")?
             .getattr("socket")?
             .cast_into::<PyType>()?;
-        if !sock.is_instance(&native)? {
+        if !sock.get_type().is_subclass(&native)? {
             return Ok(None);
         }
         for name in ["send", "sendto", "recvfrom"] {
