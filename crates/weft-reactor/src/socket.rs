@@ -6,10 +6,14 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{OwnedFd, RawFd};
 
 use rustix::io::retry_on_intr;
-use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny,
+    SocketFlags,
+};
 
 use crate::sys::{self, with_fd};
 
@@ -49,6 +53,54 @@ pub fn send_vectored(fd: RawFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     let bufs = &bufs[..bufs.len().min(MOST_SLICES)];
     with_fd(fd, |fd| {
         retry_on_intr(|| net::sendmsg(fd, bufs, &mut SendAncillaryBuffer::default(), SEND))
+    })
+}
+
+/// Who sent a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A socket without a name, or the peer of a connection.
+    Unnamed,
+    /// A socket of IPv4 or IPv6.
+    Inet(SocketAddr),
+    /// A Unix socket: the bytes of its name, up to the kernel's idea of its length. The first one of
+    /// an abstract name is 0; a path may end in one.
+    Unix(Vec<u8>),
+    /// A socket of another family.
+    Other,
+}
+
+impl Sender {
+    fn of(address: Option<&SocketAddrAny>) -> Self {
+        let Some(address) = address else {
+            return Self::Unnamed;
+        };
+        match address.address_family() {
+            AddressFamily::INET => SocketAddrV4::try_from(address.clone())
+                .map_or(Self::Other, |address| Self::Inet(address.into())),
+            AddressFamily::INET6 => SocketAddrV6::try_from(address.clone())
+                .map_or(Self::Other, |address| Self::Inet(address.into())),
+            AddressFamily::UNIX => Self::Unix(sys::after_family(address).to_vec()),
+            AddressFamily::UNSPEC => Self::Unnamed,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Receives one datagram into `buf`, which it is cut to; its length may be 0.
+pub fn recv_from(fd: RawFd, buf: &mut [u8]) -> io::Result<(usize, Sender)> {
+    with_fd(fd, |fd| {
+        retry_on_intr(|| {
+            net::recvfrom(fd, &mut *buf, RECEIVE)
+                .map(|(received, _, address)| (received, Sender::of(address.as_ref())))
+        })
+    })
+}
+
+/// Sends `buf` as one datagram to `address`.
+pub fn send_to(fd: RawFd, buf: &[u8], address: &SocketAddr) -> io::Result<usize> {
+    with_fd(fd, |fd| {
+        retry_on_intr(|| net::sendto(fd, buf, SEND, address))
     })
 }
 

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use rustix::io::Errno;
+use rustix::net::SocketAddrAny;
 
 /// Lends `fd` to `call`, which makes one system call (or repeats it), and returns its result.
 ///
@@ -56,4 +57,12 @@ pub(crate) fn recv_append(
     // SAFETY: so many bytes of the spare capacity, from its beginning on, have just been initialised.
     unsafe { buf.set_len(buf.len() + received) }
     Ok(received)
+}
+
+/// The bytes of a socket address that follow its family.
+pub(crate) fn after_family(address: &SocketAddrAny) -> &[u8] {
+    let length = address.addr_len() as usize;
+    // SAFETY: an address is initialised up to its length, and borrowed here for as long as the slice.
+    let bytes = unsafe { std::slice::from_raw_parts(address.as_ptr().cast::<u8>(), length) };
+    bytes.get(size_of::<u16>()..).unwrap_or_default()
 }

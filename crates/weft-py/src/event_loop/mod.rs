@@ -32,7 +32,7 @@ pub use schedule::{
     InItsPlace, call_soon_by_method, call_soon_directly, job_later, set_callable_for,
 };
 use watches::Watch;
-pub use watches::{Interest, rewatch, unwatch, watch};
+pub use watches::{Interest, Notice, rewatch, unwatch, watch};
 
 use crate::event_loop::handles::HANDLE;
 use crate::ffi::class::Description;

@@ -6,7 +6,7 @@
 )]
 
 use pyo3::Borrowed;
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -21,6 +21,7 @@ use crate::ffi::method::{Args, Returned};
 use crate::ffi::socket::SocketMemory;
 use crate::imports::imports;
 use crate::method;
+use crate::transports::details;
 use crate::transports::flow_control::Limits;
 
 /// `StreamTransport(loop, sock, protocol, waiter=None, extra=None, server=None)`.
@@ -41,23 +42,7 @@ pub(super) fn init<'py>(
         return Err(PyTypeError::new_err("loop must be a weft.Loop"));
     }
     let state = STREAM.of(object);
-    let details = if extra.is_none() {
-        PyDict::new(py)
-    } else {
-        extra.cast::<PyDict>()?.copy()?
-    };
-    details.set_item("socket", transport_socket(py)?.call1((&sock,))?)?;
-    for (key, method) in [("sockname", "getsockname"), ("peername", "getpeername")] {
-        if key == "sockname" || !details.contains(key)? {
-            match sock.call_method0(method) {
-                Ok(name) => details.set_item(key, name)?,
-                Err(error) if error.is_instance_of::<PyOSError>(py) => {
-                    details.set_item(key, py.None())?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
+    let details = details::of_socket(&sock, &extra)?;
     object.setattr(intern!(py, "_extra"), &details)?;
     state
         .fd
@@ -88,11 +73,6 @@ pub(super) fn init<'py>(
         call_soon.call1((&imports(py).set_result_unless_cancelled, waiter, py.None()))?;
     }
     Ok(())
-}
-
-fn transport_socket(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    py.import(intern!(py, "asyncio.trsock"))?
-        .getattr(intern!(py, "TransportSocket"))
 }
 
 fn adopt_protocol(state: &StreamTransport, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
