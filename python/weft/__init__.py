@@ -2,11 +2,18 @@
 
 ``weft.run(main())`` runs a program on Weft; ``python -m weft program.py`` does so without a change
 to it. Importing this package changes nothing that a program can see.
+
+Every name of asyncio is here, too, so that ``import weft as asyncio`` suits a whole program: those
+below are Weft's own, the others are asyncio's objects.
 """
 
-from weft._install import EventLoopPolicy, install, new_event_loop, run, uninstall
+from asyncio import *  # noqa: F403
+
+from weft._install import EventLoopPolicy, Runner, install, new_event_loop, run, uninstall
 from weft._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from weft._loop import Loop
+from weft._names import __getattr__ as __getattr__
+from weft._names import others
 from weft._queues import LifoQueue, PriorityQueue, Queue, QueueShutDown
 from weft._streams import (
     StreamReader,
@@ -33,6 +40,7 @@ __all__ = [
     "PriorityQueue",
     "Queue",
     "QueueShutDown",
+    "Runner",
     "Semaphore",
     "StreamReader",
     "StreamReaderProtocol",
@@ -50,3 +58,5 @@ __all__ = [
     "start_unix_server",
     "uninstall",
 ]
+
+__all__ += others(__all__)
