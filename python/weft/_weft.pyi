@@ -7,7 +7,8 @@ from asyncio.events import _TaskFactory
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextvars import Context
 from socket import socket
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar, TypeVarTuple, final
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, TypeVarTuple, final
 
 from _typeshed import FileDescriptorLike
 from typing_extensions import disjoint_base
@@ -23,15 +24,22 @@ else:
     _Coroutine: TypeAlias = Generator[Any, None, _T_co] | Coroutine[Any, Any, _T_co]
 
 __all__ = [
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
+    "Event",
     "EventLoop",
     "Future",
     "Handle",
+    "Lock",
+    "Semaphore",
     "StreamTransport",
     "Task",
     "TimerHandle",
     "__version__",
     "alive_tasks",
     "forget_task",
+    "special_method",
 ]
 
 __version__: str
@@ -160,6 +168,76 @@ class EventLoop:
     def _remove_reader(self, fd: FileDescriptorLike, /) -> bool: ...
     def _remove_writer(self, fd: FileDescriptorLike, /) -> bool: ...
     def _interest(self, fd: FileDescriptorLike, /) -> int: ...
+
+# -- locks -----------------------------------------------------------------------------------------
+
+# The native parts: `weft._locks` joins them with asyncio's classes, which say more about the types.
+
+def special_method(method: _T, /) -> _T: ...
+
+class _Entered:
+    async def __aenter__(self) -> None: ...
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@disjoint_base
+class Lock(_Entered):
+    _locked: bool
+    _waiters: Any
+    _loop: Any
+    async def acquire(self) -> Literal[True]: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+
+@disjoint_base
+class Event:
+    _value: bool
+    _waiters: Any
+    _loop: Any
+    def is_set(self) -> bool: ...
+    def set(self) -> None: ...
+    def clear(self) -> None: ...
+    async def wait(self) -> Literal[True]: ...
+
+@disjoint_base
+class Semaphore(_Entered):
+    _value: int
+    _waiters: Any
+    _loop: Any
+    async def acquire(self) -> Literal[True]: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+
+class BoundedSemaphore(Semaphore):
+    _bound_value: int
+
+@disjoint_base
+class Condition(_Entered):
+    _lock: Any
+    _waiters: Any
+    _loop: Any
+    async def wait(self) -> Literal[True]: ...
+    async def wait_for(self, predicate: Callable[[], _T]) -> _T: ...
+    def notify(self, n: int = 1) -> None: ...
+    def notify_all(self) -> None: ...
+
+@disjoint_base
+class Barrier:
+    _cond: Any
+    _parties: int
+    _state: Any
+    _count: int
+    _waiters: Any
+    _loop: Any
+    async def wait(self) -> int: ...
+    # It gives what wait() does; typeshed says otherwise.
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *args: object) -> None: ...
 
 # -- transports ------------------------------------------------------------------------------------
 

@@ -375,14 +375,6 @@ fn iterator_of<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 
 // -- methods of frames -----------------------------------------------------------------------------
 
-/// `__await__` and `__iter__`.
-///
-/// # Errors
-/// None.
-pub fn itself<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    Ok(object.clone())
-}
-
 /// Turns the end of a step into the exception that `send()` and `throw()` raise.
 fn surfaced(advanced: Advanced<'_>) -> Returned<'_> {
     match advanced {
@@ -616,8 +608,8 @@ macro_rules! make_operation {
                     property!("cr_origin" => operations::nothing),
                 ],
                 vec![
-                    slot!(await operations::itself),
-                    slot!(iter operations::itself),
+                    slot!(await itself),
+                    slot!(iter itself),
                     slot!(next operations::advance::<$operation>),
                     slot!(send operations::advance::<$operation>),
                     slot!(finalize operations::finalize::<$operation>),
