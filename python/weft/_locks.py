@@ -43,7 +43,7 @@ class BoundedSemaphore(
     metaclass=StandIn,
     stock=asyncio.BoundedSemaphore,
 ):
-    """A semaphore that never gets more places than it began with, as `asyncio.BoundedSemaphore`."""
+    """A semaphore that never has more places than at first, as `asyncio.BoundedSemaphore`."""
 
     __slots__ = ()
     __reduce__ = copied_by("_waiters", "_value", "_bound_value")

@@ -7,9 +7,11 @@ from asyncio.events import _TaskFactory
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextvars import Context
 from socket import socket
+from types import TracebackType
 from typing import (
     Any,
     ClassVar,
+    Literal,
     Self,
     SupportsIndex,
     TypeAlias,
@@ -34,12 +36,18 @@ else:
     _Coroutine: TypeAlias = Generator[Any, None, _T_co] | Coroutine[Any, Any, _T_co]
 
 __all__ = [
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
     "DatagramTransport",
+    "Event",
     "EventLoop",
     "Future",
     "Handle",
+    "Lock",
     "Queue",
     "QueueShutDown",
+    "Semaphore",
     "StreamReader",
     "StreamReaderProtocol",
     "StreamTransport",
@@ -50,6 +58,7 @@ __all__ = [
     "alive_tasks",
     "forget_task",
     "sleep",
+    "special_method",
 ]
 
 __version__: str
@@ -216,6 +225,75 @@ class Queue(asyncio.Queue[_T]):
     _loop: Any
     if sys.version_info >= (3, 13):
         _is_shutdown: bool
+# -- locks -----------------------------------------------------------------------------------------
+
+# The native parts: `weft._locks` joins them with asyncio's classes, which say more about the types.
+
+def special_method(method: _T, /) -> _T: ...
+
+class _Entered:
+    async def __aenter__(self) -> None: ...
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@disjoint_base
+class Lock(_Entered):
+    _locked: bool
+    _waiters: Any
+    _loop: Any
+    async def acquire(self) -> Literal[True]: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+
+@disjoint_base
+class Event:
+    _value: bool
+    _waiters: Any
+    _loop: Any
+    def is_set(self) -> bool: ...
+    def set(self) -> None: ...
+    def clear(self) -> None: ...
+    async def wait(self) -> Literal[True]: ...
+
+@disjoint_base
+class Semaphore(_Entered):
+    _value: int
+    _waiters: Any
+    _loop: Any
+    async def acquire(self) -> Literal[True]: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+
+class BoundedSemaphore(Semaphore):
+    _bound_value: int
+
+@disjoint_base
+class Condition(_Entered):
+    _lock: Any
+    _waiters: Any
+    _loop: Any
+    async def wait(self) -> Literal[True]: ...
+    async def wait_for(self, predicate: Callable[[], _T]) -> _T: ...
+    def notify(self, n: int = 1) -> None: ...
+    def notify_all(self) -> None: ...
+
+@disjoint_base
+class Barrier:
+    _cond: Any
+    _parties: int
+    _state: Any
+    _count: int
+    _waiters: Any
+    _loop: Any
+    async def wait(self) -> int: ...
+    # It gives what wait() does; typeshed says otherwise.
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *args: object) -> None: ...
 
 # -- transports ------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::base::verify(py, imports.future.bind(py), imports.task.bind(py))?;
     ffi::context::verify(py)?;
     ffi::stop::make(py)?;
+    ffi::special::register(module)?;
     clock::remember(py);
     event_loop::handles::register(module)?;
     futures::register(module)?;

@@ -154,6 +154,8 @@ pub struct Description {
     pub weak_references: Option<usize>,
     /// Offset, in `T`, of a [`Slot`] for the instance dictionary.
     pub dictionary: Option<usize>,
+    /// Offset, in `T`, of the function that calls an instance (`Cell<Option<vectorcallfunc>>`).
+    pub vectorcall: Option<usize>,
 }
 
 impl Description {
@@ -162,6 +164,7 @@ impl Description {
         [
             (c"__weaklistoffset__", self.weak_references),
             (c"__dictoffset__", self.dictionary),
+            (c"__vectorcalloffset__", self.vectorcall),
         ]
         .into_iter()
         .filter_map(|(name, place)| {
@@ -341,6 +344,9 @@ impl<T: Native> Class<T> {
             members.push(ffi::PyMemberDef::default());
             slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast());
         }
+        if description.vectorcall.is_some() {
+            slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void);
+        }
         if let Some(doc) = description.doc {
             slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast());
         }
@@ -355,6 +361,9 @@ impl<T: Native> Class<T> {
         }
         if description.immutable {
             flags |= ffi::Py_TPFLAGS_IMMUTABLETYPE;
+        }
+        if description.vectorcall.is_some() {
+            flags |= ffi::Py_TPFLAGS_HAVE_VECTORCALL;
         }
         if description.subclassable {
             flags |= ffi::Py_TPFLAGS_BASETYPE;

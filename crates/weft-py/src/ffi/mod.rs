@@ -23,6 +23,7 @@ pub mod object;
 pub mod registry;
 pub mod slots;
 pub mod socket;
+pub mod special;
 pub mod state;
 pub mod stop;
 
