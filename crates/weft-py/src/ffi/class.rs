@@ -151,14 +151,18 @@ pub struct Description {
     pub weak_references: Option<usize>,
     /// Offset, in `T`, of a [`Slot`] for the instance dictionary.
     pub dictionary: Option<usize>,
+    /// Offset, in `T`, of a nullable `vectorcallfunc`, which makes instances callable, and methods where a class has them
+    /// as attributes.
+    pub vectorcall: Option<usize>,
 }
 
 impl Description {
-    /// The members by which `CPython` finds weak references and the instance dictionary behind `offset`.
+    /// The members by which `CPython` finds weak references, the instance dictionary and what to call behind `offset`.
     fn members(&self, offset: usize) -> Vec<ffi::PyMemberDef> {
         [
             (c"__weaklistoffset__", self.weak_references),
             (c"__dictoffset__", self.dictionary),
+            (c"__vectorcalloffset__", self.vectorcall),
         ]
         .into_iter()
         .filter_map(|(name, place)| {
@@ -349,6 +353,9 @@ impl<T: Native> Class<T> {
         let mut flags = ffi::Py_TPFLAGS_DEFAULT;
         if T::COLLECTED {
             flags |= ffi::Py_TPFLAGS_HAVE_GC;
+        }
+        if description.vectorcall.is_some() {
+            flags |= ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR;
         }
         if description.immutable {
             flags |= ffi::Py_TPFLAGS_IMMUTABLETYPE;
