@@ -1,4 +1,5 @@
-//! Which descriptors are ready: level-triggered epoll, and an eventfd that ends a wait from outside.
+//! Which descriptors are ready: epoll, level-triggered unless said otherwise, and an eventfd that ends a
+//! wait from outside.
 //!
 //! Some facts about epoll that the loop has to know:
 //!
