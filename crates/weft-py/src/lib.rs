@@ -7,7 +7,7 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
-//! | 3 | [`operations`], [`sleeping`], [`locks`], [`queues`] |
+//! | 3 | [`operations`], [`sleeping`], [`locks`], [`queues`], [`sockets`] |
 //! | 4 | [`transports`] |
 //! | 5 | [`streams`] |
 
@@ -26,6 +26,7 @@ pub mod locks;
 pub mod operations;
 pub mod queues;
 pub mod sleeping;
+pub mod sockets;
 pub mod streams;
 pub mod tasks;
 pub mod transports;
@@ -54,6 +55,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());
     event_loop::register(module, methods)?;
+    sockets::register(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(tasks::forget_task, module)?)?;
     module.add_function(wrap_pyfunction!(tasks::alive_tasks, module)?)

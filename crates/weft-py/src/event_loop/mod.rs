@@ -13,6 +13,7 @@
 
 mod attributes;
 mod current_task;
+mod directions;
 pub mod handles;
 mod ready;
 mod run;
@@ -32,7 +33,10 @@ pub use schedule::{
     InItsPlace, call_soon_by_method, call_soon_directly, job_later, set_callable_for,
 };
 use watches::Watch;
-pub use watches::{Interest, Notice, rewatch, unwatch, watch};
+pub use watches::{
+    Interest, Notice, announce_again, is_waiting, rewatch, stop_waiting, unwatch, wait_until_ready,
+    watch,
+};
 
 use crate::event_loop::handles::HANDLE;
 use crate::ffi::class::Description;

@@ -156,10 +156,12 @@ pub struct Description {
     pub dictionary: Option<usize>,
     /// Offset, in `T`, of the function that calls an instance (`Cell<Option<vectorcallfunc>>`).
     pub vectorcall: Option<usize>,
+    /// Whether instances that are attributes of a class are its methods: called with the object first.
+    pub method_descriptor: bool,
 }
 
 impl Description {
-    /// The members by which `CPython` finds weak references and the instance dictionary behind `offset`.
+    /// The members by which `CPython` finds weak references, the instance dictionary and what to call behind `offset`.
     fn members(&self, offset: usize) -> Vec<ffi::PyMemberDef> {
         [
             (c"__weaklistoffset__", self.weak_references),
@@ -358,6 +360,9 @@ impl<T: Native> Class<T> {
         let mut flags = ffi::Py_TPFLAGS_DEFAULT;
         if T::COLLECTED {
             flags |= ffi::Py_TPFLAGS_HAVE_GC;
+        }
+        if description.method_descriptor {
+            flags |= ffi::Py_TPFLAGS_METHOD_DESCRIPTOR;
         }
         if description.immutable {
             flags |= ffi::Py_TPFLAGS_IMMUTABLETYPE;

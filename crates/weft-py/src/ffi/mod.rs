@@ -17,6 +17,7 @@ pub mod bytes;
 pub mod call;
 pub mod class;
 pub mod context;
+pub mod coroutine_function;
 pub mod lifecycle;
 pub mod method;
 pub mod object;

@@ -43,6 +43,21 @@ fn what_is_sent_is_received() {
 }
 
 #[test]
+fn looking_takes_nothing() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let fd = ours.as_raw_fd();
+    assert!(!is_readable(fd).unwrap());
+    send(theirs.as_raw_fd(), b"hello").unwrap();
+    assert!(is_readable(fd).unwrap());
+    let mut buf = [0; 16];
+    assert_eq!(recv(fd, &mut buf).unwrap(), 5);
+    assert!(!is_readable(fd).unwrap());
+    drop(theirs);
+    assert!(is_readable(fd).unwrap());
+    assert_eq!(errno(is_readable(-1)), Some(Errno::BADF));
+}
+
+#[test]
 fn the_uninitialised_rest_is_not_handed_out() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     send(ours.as_raw_fd(), b"hello").unwrap();
