@@ -148,5 +148,6 @@ async def aiohttp(listener: socket.socket, _size: int) -> None:
 
 
 SERVERS: dict[str, Server] = {
-    server.__name__: server for server in (protocol, buffered, datagrams, lines, blocks, sockets, aiohttp)
+    server.__name__: server
+    for server in (protocol, buffered, datagrams, lines, blocks, sockets, aiohttp)
 }
