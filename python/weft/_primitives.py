@@ -11,12 +11,28 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from weft._weft import sleep
+from weft._weft import (
+    as_completed,
+    create_task,
+    current_task,
+    ensure_future,
+    gather,
+    shield,
+    sleep,
+    wait,
+)
 
 __all__ = ["PRIMITIVES", "put_in_place", "take_back"]
 
 PRIMITIVES: dict[str, Any] = {
+    "as_completed": as_completed,
+    "create_task": create_task,
+    "current_task": current_task,
+    "ensure_future": ensure_future,
+    "gather": gather,
+    "shield": shield,
     "sleep": sleep,
+    "wait": wait,
 }
 """Weft's objects by the names that asyncio exports them by."""
 

@@ -7,7 +7,7 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
-//! | 3 | [`operations`], [`sleeping`] |
+//! | 3 | [`operations`], [`sleeping`], [`ensuring`], [`gathering`], [`waiting`] |
 //! | 4 | [`transports`] |
 
 #![allow(
@@ -16,15 +16,18 @@
 )]
 
 pub mod clock;
+pub mod ensuring;
 pub mod errors;
 pub mod event_loop;
 pub mod ffi;
 pub mod futures;
+pub mod gathering;
 pub mod imports;
 pub mod operations;
 pub mod sleeping;
 pub mod tasks;
 pub mod transports;
+pub mod waiting;
 
 use pyo3::prelude::*;
 
@@ -41,7 +44,12 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     futures::register(module)?;
     tasks::register(module)?;
     sleeping::register(module)?;
+    ensuring::register(module)?;
+    waiting::register(module)?;
     ffi::method::add_functions(module, sleeping::functions())?;
+    ffi::method::add_functions(module, ensuring::functions())?;
+    ffi::method::add_functions(module, gathering::functions())?;
+    ffi::method::add_functions(module, waiting::functions())?;
     transports::register(module)?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());

@@ -77,9 +77,18 @@ pub fn current_task<'py>(state: &EventLoop, py: Python<'py>) -> Option<Bound<'py
 /// # Errors
 /// What the look-up raises.
 pub fn registered_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let tasks = event_loop.py().import("asyncio.tasks")?;
-    let task = tasks.call_method1("current_task", (event_loop,))?;
-    Ok(Some(task).filter(|task| !task.is_none()))
+    let py = event_loop.py();
+    #[cfg(not(Py_3_14))]
+    return imports(py)
+        .current_tasks
+        .bind(py)
+        .cast::<PyDict>()?
+        .get_item(event_loop);
+    #[cfg(Py_3_14)]
+    {
+        let task = crate::ffi::call::call1(imports(py).current_task.bind(py), event_loop)?;
+        Ok(Some(task).filter(|task| !task.is_none()))
+    }
 }
 
 /// Makes asyncio's registry name `task` again, after somebody else's step has failed half-way.

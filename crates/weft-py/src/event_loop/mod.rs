@@ -57,7 +57,7 @@ pub struct EventLoop {
     closed: Cell<bool>,
     stopping: Cell<bool>,
     debug: Cell<bool>,
-    /// Whether `call_soon` or `time` was replaced, by a subclass or on the instance …
+    /// Whether `call_soon` or one of its like was replaced, by a subclass or on the instance …
     overridden: Cell<Overridden>,
     /// … as found when the class had this version.
     class_version: Cell<u32>,
@@ -72,6 +72,7 @@ pub struct EventLoop {
 #[derive(Clone, Copy, Debug, Default)]
 struct Overridden {
     call_soon: bool,
+    create_task: bool,
     time: bool,
 }
 
@@ -197,6 +198,17 @@ impl EventLoop {
     #[inline]
     pub fn schedules_directly(&self, event_loop: &Bound<'_, PyAny>) -> bool {
         !self.debug.get() && !self.closed.get() && !self.overridden(event_loop).call_soon
+    }
+
+    /// Whether native code may make and start tasks itself instead of calling `create_task`.
+    #[inline]
+    pub fn creates_tasks_directly(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        let overridden = self.overridden(event_loop);
+        !self.debug.get()
+            && !self.closed.get()
+            && !overridden.call_soon
+            && !overridden.create_task
+            && !self.task_factory.is_set()
     }
 
     /// Appends an entry to the ready queue. The caller has looked at [`Self::schedules_directly`].

@@ -133,6 +133,28 @@ fn create_task_by_class<'py>(
     TASK.type_object(py).call((coroutine,), Some(&keywords))
 }
 
+/// A new task of `event_loop`, where that is a native loop whose `create_task` would make one just so.
+///
+/// # Errors
+/// `TypeError` where `coroutine` is none.
+#[inline]
+pub fn create<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    coroutine: &Bound<'py, PyAny>,
+    name: Option<&Bound<'py, PyAny>>,
+    context: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Some(state) = EVENT_LOOP
+        .get(event_loop)
+        .filter(|state| state.creates_tasks_directly(event_loop))
+    else {
+        return Ok(None);
+    };
+    let task = TASK.instance(event_loop.py())?;
+    start(state, event_loop, &task, coroutine, name, context)?;
+    Ok(Some(task))
+}
+
 /// Fills a fresh task in and schedules its first step on a loop that can be fed directly.
 fn start<'py>(
     state: &EventLoop,

@@ -13,14 +13,14 @@ use crate::ffi::call::{MethodDefinition, Sent, bound_method, call1, method1, sen
 use crate::ffi::context;
 use crate::ffi::method::Returned;
 use crate::ffi::object::is_generator;
-use crate::futures::{self, FUTURE};
+use crate::futures;
 use crate::imports::imports;
 use crate::method;
 
 /// Whether `object` is a future or task whose callbacks are scheduled natively, so that it may hold a waiter.
 #[inline]
 fn is_native(object: &Bound<'_, PyAny>) -> bool {
-    FUTURE.is_exact(object) || steps_natively(object)
+    futures::is_native(object) || steps_natively(object)
 }
 
 /// The ready queue's job: the first step, one after a bare `yield`, or one that throws `exception` in.
@@ -155,7 +155,7 @@ fn step_here<'py>(
         fields.set_must_cancel(false);
     }
     if let Some(waiter) = fields.waiter.take(py) {
-        forget_awaited_by(&waiter, task)?;
+        futures::forget_awaited_by(&waiter, task)?;
     }
     let Some(coroutine) = fields.coroutine.get(py) else {
         return Err(PyRuntimeError::new_err("uninitialized Task object"));
@@ -286,7 +286,7 @@ fn wait_for<'py>(
                 argument: None,
             });
         }
-        note_awaited_by(&awaited, task)?;
+        futures::note_awaited_by(&awaited, task)?;
         fields.waiter.set(awaited);
         return cancel_waiter(task);
     }
@@ -314,7 +314,7 @@ fn wait_for<'py>(
             (wakeup_method(task)?,),
             Some(&keywords),
         )?;
-        note_awaited_by(&awaited, task)?;
+        futures::note_awaited_by(&awaited, task)?;
         fields.waiter.set(awaited);
         return cancel_waiter(task);
     }
@@ -395,51 +395,6 @@ fn throw_soon(state: &EventLoop, task: &Bound<'_, PyAny>, error: PyErr) {
         object: task.clone().into(),
         argument: Some(error.into()),
     });
-}
-
-/// Records who waits for a future, for call graphs (Python 3.14).
-#[cfg(Py_3_14)]
-#[inline]
-fn note_awaited_by(future: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = future.py();
-    if is_native(future) {
-        let fields = base::future(future);
-        if !fields.awaited_by.is_set() {
-            fields.awaited_by_is_set.set(false);
-            fields.awaited_by.set(task.clone());
-            return Ok(());
-        }
-    }
-    crate::ffi::call::call2(imports(py).add_to_awaited_by.bind(py), future, task).map(drop)
-}
-
-/// Takes back what [`note_awaited_by`] has recorded.
-#[cfg(Py_3_14)]
-#[inline]
-fn forget_awaited_by(future: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = future.py();
-    if is_native(future) {
-        let fields = base::future(future);
-        if !fields.awaited_by_is_set.get() && fields.awaited_by.is(task) {
-            fields.awaited_by.clear();
-            return Ok(());
-        }
-    }
-    crate::ffi::call::call2(imports(py).discard_from_awaited_by.bind(py), future, task).map(drop)
-}
-
-#[cfg(not(Py_3_14))]
-#[expect(clippy::unnecessary_wraps, reason = "fallible from Python 3.14 on")]
-#[inline]
-fn note_awaited_by(_: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<()> {
-    Ok(())
-}
-
-#[cfg(not(Py_3_14))]
-#[expect(clippy::unnecessary_wraps, reason = "fallible from Python 3.14 on")]
-#[inline]
-fn forget_awaited_by(_: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<()> {
-    Ok(())
 }
 
 /// `task_wakeup(future)`: the done-callback by which futures that are not native wake a native task.
