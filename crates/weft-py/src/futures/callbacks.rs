@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyList, PyTuple};
 
 use super::{direct, is_native, is_waiter, schedule_one};
-use crate::event_loop::{EVENT_LOOP, handles, leave_task};
+use crate::event_loop::{EVENT_LOOP, handles, leave_task, rest_task};
 use crate::ffi::callback::{is_same, recognise};
 use crate::ffi::{base, context};
 use crate::imports::imports;
@@ -110,13 +110,14 @@ pub(super) fn run_callback<'py>(
     callback: &Bound<'py, PyAny>,
     future: Option<Bound<'py, PyAny>>,
 ) -> PyResult<()> {
-    leave_task(EVENT_LOOP.of(event_loop), event_loop)?;
+    rest_task(EVENT_LOOP.of(event_loop), event_loop)?;
     let (Some((function, receiver)), Some(future)) = (recognise(callback), future) else {
         return Ok(());
     };
     match function(receiver, &future) {
         Ok(()) => Ok(()),
         Err(error) => {
+            leave_task(EVENT_LOOP.of(event_loop), event_loop)?;
             let handle = handles::make_internal(
                 event_loop,
                 callback.clone(),

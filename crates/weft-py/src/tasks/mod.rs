@@ -28,7 +28,7 @@ use crate::event_loop::{
 use crate::ffi::base;
 use crate::ffi::call::call1;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, extending_slots};
+use crate::ffi::lifecycle::{Owner, extending_slots, untrack};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{is_coroutine, is_exact_string};
 use crate::ffi::registry::{self, Member};
@@ -36,7 +36,7 @@ use crate::ffi::{Class, Native, context};
 use crate::futures::{self, FUTURE, Waiters};
 use crate::imports::imports;
 use crate::{method, slot};
-use step::{step, wake, wakeup_method};
+use step::{first_step, step, wake, wakeup_method};
 
 /// What a native task adds to its base.
 #[derive(Debug, Default)]
@@ -198,8 +198,12 @@ fn start<'py>(
     } else {
         native.member.join(task);
     }
+    let hidden = state.hides_tasks();
+    if hidden {
+        untrack(task);
+    }
     state.push(Ready::Job {
-        run: step,
+        run: if hidden { first_step } else { step },
         object: task.clone().into(),
         argument: None,
     });

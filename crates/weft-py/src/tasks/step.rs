@@ -7,12 +7,15 @@ use pyo3::types::{PyAny, PyDict};
 
 use super::{TASK, own_context, steps_natively};
 use crate::event_loop::handles::is_fatal;
-use crate::event_loop::{EVENT_LOOP, EventLoop, Ready, current_task, enter_task, leave_task};
+use crate::event_loop::{
+    EVENT_LOOP, EventLoop, Ready, current_task, enter_task, leave_task, rest_task,
+};
 use crate::ffi::base;
 use crate::ffi::call::{MethodDefinition, Sent, bound_method, call1, method1, send_none};
 use crate::ffi::context;
+use crate::ffi::lifecycle::track;
 use crate::ffi::method::Returned;
-use crate::ffi::object::is_generator;
+use crate::ffi::object::{is_generator, reference_count};
 use crate::futures;
 use crate::imports::imports;
 use crate::method;
@@ -21,6 +24,20 @@ use crate::method;
 #[inline]
 fn is_native(object: &Bound<'_, PyAny>) -> bool {
     futures::is_native(object) || steps_natively(object)
+}
+
+/// The ready queue's job: the first step of a task that the garbage collector does not see yet.
+pub(super) fn first_step<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    task: &Bound<'py, PyAny>,
+    _: Option<Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    let outcome = step(event_loop, task, None);
+    // One that has ended and that nobody holds is about to be freed.
+    if base::future(task).is_pending() || reference_count(task) > 1 {
+        track(task);
+    }
+    outcome
 }
 
 /// The ready queue's job: the first step, one after a bare `yield`, or one that throws `exception` in.
@@ -177,7 +194,7 @@ fn step_here<'py>(
         Sent::Returned(value) => {
             // Nobody may meet a finished task as the current one: neither the destructors that its end runs, nor theirs
             // who look when it has been let go.
-            leave_task(state, event_loop)?;
+            rest_task(state, event_loop)?;
             if fields.must_cancel() {
                 fields.set_must_cancel(false);
                 let message = fields.future.cancel_message.get(py);
@@ -187,7 +204,7 @@ fn step_here<'py>(
             }
         }
         Sent::Raised(error) => {
-            leave_task(state, event_loop)?;
+            rest_task(state, event_loop)?;
             end_with(task, error)
         }
     }
