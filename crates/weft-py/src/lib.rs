@@ -37,6 +37,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let imports = imports::load(py)?;
     ffi::base::verify(py, imports.future.bind(py), imports.task.bind(py))?;
+    ffi::lifecycle::verify(imports.future.bind(py))?;
     ffi::context::verify(py)?;
     ffi::stop::make(py)?;
     clock::remember(py);
