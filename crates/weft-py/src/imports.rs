@@ -39,6 +39,8 @@ pub struct Imports {
     pub get_running_loop: Py<PyAny>,
     /// `asyncio.get_event_loop`.
     pub get_event_loop: Py<PyAny>,
+    /// `asyncio.ensure_future`, as it was at import.
+    pub ensure_future: Py<PyAny>,
     /// `asyncio._get_running_loop`.
     pub running_loop: Py<PyAny>,
     /// `inspect.isawaitable`.
@@ -143,6 +145,10 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .unbind(),
             get_running_loop: native.getattr("get_running_loop")?.unbind(),
             get_event_loop: native.getattr("get_event_loop")?.unbind(),
+            ensure_future: py
+                .import("asyncio.tasks")?
+                .getattr("ensure_future")?
+                .unbind(),
             running_loop: native.getattr("_get_running_loop")?.unbind(),
             is_awaitable: py.import("inspect")?.getattr("isawaitable")?.unbind(),
             warn_unawaited: py

@@ -45,12 +45,15 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     futures::register(module)?;
     tasks::register(module)?;
     sleeping::register(module)?;
-    ensuring::register(module)?;
     waiting::register(module)?;
-    ffi::method::add_functions(module, sleeping::functions())?;
-    ffi::method::add_functions(module, ensuring::functions())?;
-    ffi::method::add_functions(module, gathering::functions())?;
-    ffi::method::add_functions(module, waiting::functions())?;
+    for functions in [
+        sleeping::functions(),
+        ensuring::functions(),
+        gathering::functions(),
+        waiting::functions(),
+    ] {
+        ffi::method::add_functions(module, functions)?;
+    }
     transports::register(module)?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());

@@ -351,14 +351,11 @@ fn add_done_callback<'py>(future: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Re
             "add_done_callback() takes exactly 1 positional argument",
         ));
     }
-    if !fields.is_pending() {
-        let event_loop = fields.event_loop.get(py);
-        let state = direct(event_loop.as_ref());
-        if let Some(event_loop) = &event_loop {
-            schedule_one(state, event_loop, future, callback, Some(context))?;
-        }
-    } else {
+    if fields.is_pending() {
         store_callback(future, callback, context)?;
+    } else if let Some(event_loop) = &fields.event_loop.get(py) {
+        let state = direct(Some(event_loop));
+        schedule_one(state, event_loop, future, callback, Some(context))?;
     }
     Ok(py.None().into_bound(py))
 }
