@@ -313,6 +313,15 @@ pub fn track(object: &Bound<'_, PyAny>) {
     }
 }
 
+/// Whether an object's finalizer has run, so that Python will not call it again.
+pub fn is_finalized(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: a live object, looked at for being of a collected type first.
+    unsafe {
+        ffi::PyObject_IS_GC(object.as_ptr()) != 0
+            && ffi::PyObject_GC_IsFinalized(object.as_ptr()) != 0
+    }
+}
+
 /// Hides an object from the garbage collector, which takes all that it refers to for alive then.
 #[inline]
 pub fn untrack(object: &Bound<'_, PyAny>) {

@@ -28,7 +28,7 @@ use crate::event_loop::{
 use crate::ffi::base;
 use crate::ffi::call::call1;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, extending_slots, untrack};
+use crate::ffi::lifecycle::{Owner, extending_slots, is_finalized, untrack};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{is_coroutine, is_exact_string};
 use crate::ffi::registry::{self, Member};
@@ -392,8 +392,8 @@ fn get_name<'py>(task: &Bound<'py, PyAny>) -> Returned<'py> {
 #[pyfunction]
 pub fn alive_tasks(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
     let mut tasks = registry::members(py);
-    // A task that the garbage collector has cleared has no loop any more.
-    tasks.retain(|task| base::future(task).is_alive());
+    // A task that the garbage collector has cleared has no loop any more. One that was finalized lives on in a report only.
+    tasks.retain(|task| base::future(task).is_alive() && !is_finalized(task));
     tasks
 }
 
