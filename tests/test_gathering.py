@@ -153,9 +153,7 @@ class TestGather:
             cancelled.cancel("why")
             plain = asyncio.get_running_loop().create_future()
             plain.cancel()
-            found = await kit.gather(
-                give(1), fail(error), cancelled, plain, return_exceptions=True
-            )
+            found = await kit.gather(give(1), fail(error), cancelled, plain, return_exceptions=True)
             assert found[:2] == [1, error]
             assert type(found[2]) is type(found[3]) is asyncio.CancelledError
             assert found[2].args == ("why",)
@@ -752,7 +750,7 @@ class TestCallGraph:
         kit.run(main())
 
 
-# -- the same on asyncio and on Weft -----------------------------------------------------------------
+# -- the same on asyncio and on Weft ---------------------------------------------------------------
 
 CHILD = st.tuples(
     st.sampled_from(["return", "raise", "cancelled", "stubborn", "future"]), st.integers(0, 3)
@@ -831,7 +829,8 @@ def trace(kit: Kit, program: Any) -> list[Any]:
     for left in asyncio.all_tasks(loop):
         left.cancel()
     turn(loop, 5)
-    del task, made
+    del task
+    made.clear()
     gc.collect()
     loop.close()
     return log

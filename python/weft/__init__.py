@@ -6,7 +6,19 @@ to it. Importing this package changes nothing that a program can see.
 
 from weft._install import EventLoopPolicy, install, new_event_loop, run, uninstall
 from weft._loop import Loop
-from weft._weft import Future, Handle, Task, TimerHandle, __version__
+from weft._weft import (
+    Future,
+    Handle,
+    Task,
+    TimerHandle,
+    __version__,
+    as_completed,
+    create_task,
+    ensure_future,
+    gather,
+    shield,
+    wait,
+)
 
 __all__ = [
     "EventLoopPolicy",
@@ -16,8 +28,14 @@ __all__ = [
     "Task",
     "TimerHandle",
     "__version__",
+    "as_completed",
+    "create_task",
+    "ensure_future",
+    "gather",
     "install",
     "new_event_loop",
     "run",
+    "shield",
     "uninstall",
+    "wait",
 ]

@@ -27,7 +27,6 @@ __all__ = ["PRIMITIVES", "put_in_place", "take_back"]
 PRIMITIVES: dict[str, Any] = {
     "as_completed": as_completed,
     "create_task": create_task,
-    "current_task": current_task,
     "ensure_future": ensure_future,
     "gather": gather,
     "shield": shield,
@@ -35,6 +34,10 @@ PRIMITIVES: dict[str, Any] = {
     "wait": wait,
 }
 """Weft's objects by the names that asyncio exports them by."""
+
+if sys.version_info < (3, 12):
+    # From there on asyncio's own is native.
+    PRIMITIVES["current_task"] = current_task
 
 _replaced: list[tuple[ModuleType, str, Any, Any]] = []
 

@@ -4,6 +4,27 @@ by asyncio, whose methods most of them are."""
 import asyncio
 import sys
 from asyncio.events import _TaskFactory
+from asyncio.tasks import (
+    as_completed as as_completed,
+)
+from asyncio.tasks import (
+    create_task as create_task,
+)
+from asyncio.tasks import (
+    current_task as current_task,
+)
+from asyncio.tasks import (
+    ensure_future as ensure_future,
+)
+from asyncio.tasks import (
+    gather as gather,
+)
+from asyncio.tasks import (
+    shield as shield,
+)
+from asyncio.tasks import (
+    wait as wait,
+)
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextvars import Context
 from socket import socket
@@ -31,7 +52,14 @@ __all__ = [
     "TimerHandle",
     "__version__",
     "alive_tasks",
+    "as_completed",
+    "create_task",
+    "current_task",
+    "ensure_future",
     "forget_task",
+    "gather",
+    "shield",
+    "wait",
 ]
 
 __version__: str

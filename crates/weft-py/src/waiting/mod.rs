@@ -231,6 +231,7 @@ impl Operation for Wait {
         }
         // Nobody else knows the set: what is left of it is the answer.
         if pending.len() == all.len() {
+            pending.clear();
             return both(&pending, &all);
         }
         for future in pending.iter() {
