@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from weft._weft import (
@@ -35,8 +35,8 @@ PRIMITIVES: dict[str, Any] = {
 }
 """Weft's objects by the names that asyncio exports them by."""
 
-if sys.version_info < (3, 12):
-    # From there on asyncio's own is native.
+if isinstance(asyncio.current_task, FunctionType):
+    # From Python 3.12 on asyncio's own is native.
     PRIMITIVES["current_task"] = current_task
 
 _replaced: list[tuple[ModuleType, str, Any, Any]] = []

@@ -4,37 +4,37 @@ by asyncio, whose methods most of them are."""
 import asyncio
 import sys
 from asyncio.events import _TaskFactory
-from asyncio.tasks import (
-    as_completed as as_completed,
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
 )
-from asyncio.tasks import (
-    create_task as create_task,
-)
-from asyncio.tasks import (
-    current_task as current_task,
-)
-from asyncio.tasks import (
-    ensure_future as ensure_future,
-)
-from asyncio.tasks import (
-    gather as gather,
-)
-from asyncio.tasks import (
-    shield as shield,
-)
-from asyncio.tasks import (
-    wait as wait,
-)
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextvars import Context
 from socket import socket
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar, TypeVarTuple, final
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    TypeVarTuple,
+    final,
+    overload,
+)
 
 from _typeshed import FileDescriptorLike
 from typing_extensions import disjoint_base
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
+_FutureT = TypeVar("_FutureT", bound=asyncio.Future[Any])
 _Ts = TypeVarTuple("_Ts")
 _Data: TypeAlias = bytes | bytearray | memoryview[Any]
 
@@ -122,6 +122,42 @@ class Task(asyncio.Task[_T_co], Future[_T_co]):  # type: ignore[type-var]
     def get_name(self) -> str: ...
     @property
     def _callbacks(self) -> list[tuple[Callable[[Self], Any], Context]]: ...
+
+# -- functions -------------------------------------------------------------------------------------
+
+class _Completions(
+    Iterator[Coroutine[Any, Any, _T]], AsyncIterator[asyncio.Future[_T]], Protocol[_T]
+):
+    # An asynchronous iterator from Python 3.13 on.
+    def __iter__(self) -> Self: ...
+
+def as_completed(
+    fs: Iterable[Awaitable[_T]], *, timeout: float | None = None
+) -> _Completions[_T]: ...
+def create_task(
+    coro: _Coroutine[_T], *, name: str | None = None, context: Context | None = None, **kwargs: Any
+) -> asyncio.Task[_T]: ...
+def current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[Any] | None: ...
+@overload
+def ensure_future(
+    coro_or_future: _FutureT, *, loop: asyncio.AbstractEventLoop | None = None
+) -> _FutureT: ...
+@overload
+def ensure_future(
+    coro_or_future: Awaitable[_T], *, loop: asyncio.AbstractEventLoop | None = None
+) -> asyncio.Task[_T]: ...
+@overload
+def gather(
+    *coros_or_futures: Awaitable[_T], return_exceptions: Literal[False] = False
+) -> asyncio.Future[list[_T]]: ...
+@overload
+def gather(
+    *coros_or_futures: Awaitable[_T], return_exceptions: bool
+) -> asyncio.Future[list[_T | BaseException]]: ...
+def shield(arg: Awaitable[_T]) -> asyncio.Future[_T]: ...
+async def wait(
+    fs: Iterable[_FutureT], *, timeout: float | None = None, return_when: str = "ALL_COMPLETED"
+) -> tuple[set[_FutureT], set[_FutureT]]: ...
 
 # -- the loop --------------------------------------------------------------------------------------
 
