@@ -24,7 +24,20 @@ from weft._streams import (
     start_server,
     start_unix_server,
 )
-from weft._weft import Future, Handle, Task, TimerHandle, __version__, sleep
+from weft._weft import (
+    Future,
+    Handle,
+    Task,
+    TimerHandle,
+    __version__,
+    as_completed,
+    create_task,
+    ensure_future,
+    gather,
+    shield,
+    sleep,
+    wait,
+)
 
 __all__ = [
     "Barrier",
@@ -48,15 +61,21 @@ __all__ = [
     "Task",
     "TimerHandle",
     "__version__",
+    "as_completed",
+    "create_task",
+    "ensure_future",
+    "gather",
     "install",
     "new_event_loop",
     "open_connection",
     "open_unix_connection",
     "run",
+    "shield",
     "sleep",
     "start_server",
     "start_unix_server",
     "uninstall",
+    "wait",
 ]
 
 __all__ += others(__all__)

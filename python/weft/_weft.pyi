@@ -4,7 +4,16 @@ by asyncio, whose methods most of them are."""
 import asyncio
 import sys
 from asyncio.events import _TaskFactory
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextvars import Context
 from socket import _Address, _RetAddress, socket
 from types import TracebackType
@@ -12,6 +21,7 @@ from typing import (
     Any,
     ClassVar,
     Literal,
+    Protocol,
     Self,
     SupportsIndex,
     TypeAlias,
@@ -27,6 +37,7 @@ from typing_extensions import disjoint_base
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
+_FutureT = TypeVar("_FutureT", bound=asyncio.Future[Any])
 _Ts = TypeVarTuple("_Ts")
 _Data: TypeAlias = bytes | bytearray | memoryview[Any]
 
@@ -56,9 +67,16 @@ __all__ = [
     "TimerHandle",
     "__version__",
     "alive_tasks",
+    "as_completed",
+    "create_task",
+    "current_task",
+    "ensure_future",
     "forget_task",
+    "gather",
+    "shield",
     "sleep",
     "special_method",
+    "wait",
 ]
 
 __version__: str
@@ -128,6 +146,42 @@ class Task(asyncio.Task[_T_co], Future[_T_co]):  # type: ignore[type-var]
     def get_name(self) -> str: ...
     @property
     def _callbacks(self) -> list[tuple[Callable[[Self], Any], Context]]: ...
+
+# -- functions -------------------------------------------------------------------------------------
+
+class _Completions(
+    Iterator[Coroutine[Any, Any, _T]], AsyncIterator[asyncio.Future[_T]], Protocol[_T]
+):
+    # An asynchronous iterator from Python 3.13 on.
+    def __iter__(self) -> Self: ...
+
+def as_completed(
+    fs: Iterable[Awaitable[_T]], *, timeout: float | None = None
+) -> _Completions[_T]: ...
+def create_task(
+    coro: _Coroutine[_T], *, name: str | None = None, context: Context | None = None, **kwargs: Any
+) -> asyncio.Task[_T]: ...
+def current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[Any] | None: ...
+@overload
+def ensure_future(
+    coro_or_future: _FutureT, *, loop: asyncio.AbstractEventLoop | None = None
+) -> _FutureT: ...
+@overload
+def ensure_future(
+    coro_or_future: Awaitable[_T], *, loop: asyncio.AbstractEventLoop | None = None
+) -> asyncio.Task[_T]: ...
+@overload
+def gather(
+    *coros_or_futures: Awaitable[_T], return_exceptions: Literal[False] = False
+) -> asyncio.Future[list[_T]]: ...
+@overload
+def gather(
+    *coros_or_futures: Awaitable[_T], return_exceptions: bool
+) -> asyncio.Future[list[_T | BaseException]]: ...
+def shield(arg: Awaitable[_T]) -> asyncio.Future[_T]: ...
+async def wait(
+    fs: Iterable[_FutureT], *, timeout: float | None = None, return_when: str = "ALL_COMPLETED"
+) -> tuple[set[_FutureT], set[_FutureT]]: ...
 
 # -- the loop --------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ LAYERS = {
     "operations": 3,
     "sleeping": 3,
     "sockets": 3,
+    "ensuring": 3,
     "gathering": 3,
     "waiting": 3,
     "locks": 3,

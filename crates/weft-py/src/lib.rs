@@ -7,7 +7,7 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
-//! | 3 | [`operations`], [`sleeping`], [`locks`], [`queues`], [`sockets`] |
+//! | 3 | [`operations`], [`sleeping`], [`ensuring`], [`gathering`], [`waiting`], [`locks`], [`queues`], [`sockets`] |
 //! | 4 | [`transports`] |
 //! | 5 | [`streams`] |
 
@@ -17,10 +17,12 @@
 )]
 
 pub mod clock;
+pub mod ensuring;
 pub mod errors;
 pub mod event_loop;
 pub mod ffi;
 pub mod futures;
+pub mod gathering;
 pub mod imports;
 pub mod locks;
 pub mod operations;
@@ -30,6 +32,7 @@ pub mod sockets;
 pub mod streams;
 pub mod tasks;
 pub mod transports;
+pub mod waiting;
 
 use pyo3::prelude::*;
 
@@ -39,6 +42,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let imports = imports::load(py)?;
     ffi::base::verify(py, imports.future.bind(py), imports.task.bind(py))?;
+    ffi::lifecycle::verify(imports.future.bind(py))?;
     ffi::context::verify(py)?;
     ffi::stop::make(py)?;
     ffi::special::register(module)?;
@@ -48,8 +52,16 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     tasks::register(module)?;
     sleeping::register(module)?;
     locks::register(module)?;
-    ffi::method::add_functions(module, sleeping::functions())?;
     queues::register(module)?;
+    waiting::register(module)?;
+    for functions in [
+        sleeping::functions(),
+        ensuring::functions(),
+        gathering::functions(),
+        waiting::functions(),
+    ] {
+        ffi::method::add_functions(module, functions)?;
+    }
     transports::register(module)?;
     streams::register(module)?;
     let mut methods = futures::loop_methods();

@@ -80,6 +80,8 @@ pub trait Native: Default + 'static {
 
     /// Whether an instance whose memory is used again stays unknown to the collector until [`super::object::track`].
     const TRACKED_LATE: bool = false;
+    /// Whether the class extends a native one, as [`extending_slots`](super::lifecycle::extending_slots) do.
+    const EXTENDS: bool = false;
 
     /// Whether an instance that is about to be freed has to be given to its class's `tp_finalize` first.
     #[inline]
@@ -99,8 +101,6 @@ pub trait Native: Default + 'static {
     }
 }
 
-impl Native for () {}
-
 /// A class made at import, with the place of its Rust value.
 pub struct Class<T> {
     ty: AtomicPtr<ffi::PyTypeObject>,
@@ -112,8 +112,8 @@ pub struct Class<T> {
     value: PhantomData<fn() -> T>,
 }
 
-/// The memory of a dead instance of exactly one class: its type and the reference to it are still in place, its Rust
-/// value is dropped, nothing refers to it.
+/// The memory of a dead instance of exactly one class: its type is still in place, and the reference to that unless the
+/// class extends a native one; its Rust value is dropped, nothing refers to it, the collector does not know it.
 pub(super) struct Dead(pub(super) *mut ffi::PyObject);
 
 // SAFETY: only touched with the GIL held.
@@ -121,7 +121,7 @@ unsafe impl Send for Dead {}
 
 unsafe extern "C" {
     /// Makes dead memory an object with one reference again, in every build of `CPython`.
-    fn _Py_NewReference(object: *mut ffi::PyObject);
+    pub(super) fn _Py_NewReference(object: *mut ffi::PyObject);
 }
 
 impl<T> std::fmt::Debug for Class<T> {
@@ -451,6 +451,7 @@ impl<T: Native> Class<T> {
         class: &Class<U>,
     ) -> PyResult<Bound<'py, PyAny>> {
         if T::RECYCLED > 0
+            && !T::EXTENDS
             && let Some(Dead(object)) = class.dead.with(py, Vec::pop)
         {
             // SAFETY: see `Dead`; the place of the Rust value is unused memory.

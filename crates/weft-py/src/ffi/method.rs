@@ -105,6 +105,21 @@ impl<'a, 'py> Args<'a, 'py> {
         }
     }
 
+    /// Refuses positional arguments after the first `count`: what follows has to be given by name.
+    ///
+    /// # Errors
+    /// `TypeError`.
+    pub fn at_most(&self, method: &str, count: usize) -> PyResult<()> {
+        if self.positional <= count {
+            return Ok(());
+        }
+        let plural = if count == 1 { "" } else { "s" };
+        Err(PyTypeError::new_err(format!(
+            "{method}() takes {count} positional argument{plural} but {} were given",
+            self.positional
+        )))
+    }
+
     /// The required positional argument `index`, called `name` in the message.
     ///
     /// # Errors
