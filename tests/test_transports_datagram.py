@@ -8,40 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import PY312, PY313, PY314
+from backends import PY312, PY313, Backend
+from datagrams import COUNTS_RIGHT, end, endpoint
 from peers import Run, closed_port, has_ipv6, pass_turns
-from recorders import PATIENCE, Record
-
-
-class Datagrams(Record, asyncio.DatagramProtocol):
-    """Writes down the datagrams and errors that it hears of."""
-
-    def __init__(self, **on: Any) -> None:
-        super().__init__(**on)
-        self.received_from: list[tuple[bytes, Any]] = []
-        self.errors: list[Exception] = []
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.received_from.append((data, addr))
-        self._called("datagram_received", data, addr)
-
-    def error_received(self, exc: Exception) -> None:
-        self.errors.append(exc)
-        self._called("error_received", exc)
-
-
-async def endpoint(**options: Any) -> tuple[Any, Datagrams]:
-    return await asyncio.get_running_loop().create_datagram_endpoint(Datagrams, **options)
-
-
-async def end(*protocols: Datagrams) -> None:
-    for protocol in protocols:
-        protocol.transport.close()
-        await protocol.lost()
+from recorders import PATIENCE
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_question_and_answer(run: Run, host: str) -> None:
+def test_question_and_answer(run: Run, backend: Backend, host: str) -> None:
     if host == "::1" and not has_ipv6():
         pytest.skip("no IPv6 here")
 
@@ -49,7 +23,7 @@ def test_question_and_answer(run: Run, host: str) -> None:
         server, there = await endpoint(local_addr=(host, 0))
         where = server.get_extra_info("sockname")
         client, here = await endpoint(remote_addr=where[:2])
-        if PY312:  # asyncio's own was none before, and Weft has asyncio's.
+        if PY312 or backend.is_weft:  # asyncio's own was none before.
             assert isinstance(client, asyncio.DatagramTransport)
         assert client.get_extra_info("peername")[:2] == where[:2]
         assert client.get_extra_info("socket").type == socket.SOCK_DGRAM
@@ -212,9 +186,10 @@ def test_the_end(run: Run, how: str) -> None:
     run(main())
 
 
-@pytest.mark.skipif(PY313 and not PY314, reason="3.13.0 miscounts what is pending, for ever")
-def test_flow_control_of_datagrams(run: Run, tmp_path: Path) -> None:
+def test_flow_control_of_datagrams(run: Run, backend: Backend, tmp_path: Path) -> None:
     """A Unix datagram socket holds its sender back while nobody reads."""
+    if not backend.is_weft and not COUNTS_RIGHT:
+        pytest.skip("this asyncio miscounts what is pending, for ever")
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

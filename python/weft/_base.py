@@ -45,6 +45,7 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
         "_timer_cancelled_count",
         "_transports",
         "_unix_server_sockets",
+        "_watcher",
         "slow_callback_duration",
     )
 
@@ -88,6 +89,14 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
             *,
             extra: Any = None,
             server: Any = None,
+        ) -> Any: ...
+        def _make_datagram_transport(
+            self,
+            sock: socket.socket,
+            protocol: Any,
+            address: Any = None,
+            waiter: Any = None,
+            extra: Any = None,
         ) -> Any: ...
         def _make_ssl_transport(
             self,

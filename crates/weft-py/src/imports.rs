@@ -21,6 +21,8 @@ pub struct Imports {
     pub future_remove_done_callback: Py<PyAny>,
     /// `_asyncio.Future.cancel`, unbound.
     pub future_cancel: Py<PyAny>,
+    /// `_asyncio.Future.__init__`, unbound.
+    pub future_init: Py<PyAny>,
     /// `_asyncio.Task.__init__`, unbound.
     pub task_init: Py<PyAny>,
     /// `asyncio.Handle`.
@@ -31,10 +33,24 @@ pub struct Imports {
     pub cancelled_error: Py<PyType>,
     /// `asyncio.InvalidStateError`.
     pub invalid_state_error: Py<PyType>,
+    /// `asyncio.StreamReader`.
+    pub stream_reader: Py<PyAny>,
+    /// `asyncio.StreamReaderProtocol`.
+    pub stream_reader_protocol: Py<PyAny>,
+    /// `asyncio.IncompleteReadError`.
+    pub incomplete_read_error: Py<PyAny>,
+    /// `asyncio.LimitOverrunError`.
+    pub limit_overrun_error: Py<PyAny>,
     /// `asyncio.coroutines.iscoroutine`.
     pub is_coroutine: Py<PyAny>,
     /// `asyncio.get_running_loop`.
     pub get_running_loop: Py<PyAny>,
+    /// `asyncio.get_event_loop`.
+    pub get_event_loop: Py<PyAny>,
+    /// `asyncio.ensure_future`, as it was at import.
+    pub ensure_future: Py<PyAny>,
+    /// `asyncio._get_running_loop`.
+    pub running_loop: Py<PyAny>,
     /// `inspect.isawaitable`.
     pub is_awaitable: Py<PyAny>,
     /// `warnings._warn_unawaited_coroutine`.
@@ -63,12 +79,26 @@ pub struct Imports {
     pub context_run: Py<PyAny>,
     /// `asyncio.tasks._current_tasks`, or `_asyncio._swap_current_task` from Python 3.14.
     pub current_tasks: Py<PyAny>,
+    /// `_asyncio.current_task` (from Python 3.12 on), otherwise `None`.
+    pub current_task: Py<PyAny>,
     /// `_asyncio._register_task` (Python 3.14), otherwise `None`.
     pub register_task: Py<PyAny>,
     /// `_asyncio.future_add_to_awaited_by` (Python 3.14), otherwise `None`.
     pub add_to_awaited_by: Py<PyAny>,
     /// `_asyncio.future_discard_from_awaited_by` (Python 3.14), otherwise `None`.
     pub discard_from_awaited_by: Py<PyAny>,
+    /// `collections.deque`.
+    pub deque: Py<PyAny>,
+    /// `asyncio.Lock.__aenter__`, unbound, which conditions and semaphores have too.
+    pub lock_enter: Py<PyAny>,
+    /// `asyncio.Lock.__aexit__`, unbound.
+    pub lock_exit: Py<PyAny>,
+    /// `asyncio.Barrier.wait`, unbound.
+    pub barrier_wait: Py<PyAny>,
+    /// The members of `asyncio.locks._BarrierState`.
+    pub barrier_states: Py<PyTuple>,
+    /// `asyncio.BrokenBarrierError`.
+    pub broken_barrier_error: Py<PyType>,
     /// The dictionary of the module `time`.
     pub time_module: Py<PyDict>,
     /// `time.monotonic` as it was at import.
@@ -101,6 +131,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
         let future = native.getattr("Future")?.cast_into::<PyType>()?;
         let task = native.getattr("Task")?.cast_into::<PyType>()?;
         let exceptions = py.import("asyncio.exceptions")?;
+        let streams = py.import("asyncio.streams")?;
         let optional = |name: &str| -> PyResult<Py<PyAny>> {
             Ok(native
                 .getattr_opt(name)?
@@ -112,12 +143,15 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             py.import("asyncio.tasks")?.getattr("_current_tasks")?
         };
         let time = py.import("time")?;
+        let locks = py.import("asyncio.locks")?;
+        let lock = locks.getattr("Lock")?;
         Ok(Imports {
             future_result: future.getattr("result")?.unbind(),
             future_set_result: future.getattr("set_result")?.unbind(),
             future_set_exception: future.getattr("set_exception")?.unbind(),
             future_remove_done_callback: future.getattr("remove_done_callback")?.unbind(),
             future_cancel: future.getattr("cancel")?.unbind(),
+            future_init: future.getattr("__init__")?.unbind(),
             task_init: task.getattr("__init__")?.unbind(),
             future: future.unbind(),
             handle: py.import("asyncio.events")?.getattr("Handle")?.unbind(),
@@ -134,11 +168,21 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .getattr("InvalidStateError")?
                 .cast_into::<PyType>()?
                 .unbind(),
+            stream_reader: streams.getattr("StreamReader")?.unbind(),
+            stream_reader_protocol: streams.getattr("StreamReaderProtocol")?.unbind(),
+            incomplete_read_error: exceptions.getattr("IncompleteReadError")?.unbind(),
+            limit_overrun_error: exceptions.getattr("LimitOverrunError")?.unbind(),
             is_coroutine: py
                 .import("asyncio.coroutines")?
                 .getattr("iscoroutine")?
                 .unbind(),
             get_running_loop: native.getattr("get_running_loop")?.unbind(),
+            get_event_loop: native.getattr("get_event_loop")?.unbind(),
+            ensure_future: py
+                .import("asyncio.tasks")?
+                .getattr("ensure_future")?
+                .unbind(),
+            running_loop: native.getattr("_get_running_loop")?.unbind(),
             is_awaitable: py.import("inspect")?.getattr("isawaitable")?.unbind(),
             warn_unawaited: py
                 .import("warnings")?
@@ -163,6 +207,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .getattr("run")?
                 .unbind(),
             current_tasks: current_tasks.unbind(),
+            current_task: optional("current_task")?,
             register_task: if cfg!(Py_3_14) {
                 optional("_register_task")?
             } else {
@@ -170,6 +215,22 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             },
             add_to_awaited_by: optional("future_add_to_awaited_by")?,
             discard_from_awaited_by: optional("future_discard_from_awaited_by")?,
+            deque: py.import("collections")?.getattr("deque")?.unbind(),
+            lock_enter: lock.getattr("__aenter__")?.unbind(),
+            lock_exit: lock.getattr("__aexit__")?.unbind(),
+            barrier_wait: locks.getattr("Barrier")?.getattr("wait")?.unbind(),
+            barrier_states: PyTuple::new(
+                py,
+                locks
+                    .getattr("_BarrierState")?
+                    .try_iter()?
+                    .collect::<PyResult<Vec<_>>>()?,
+            )?
+            .unbind(),
+            broken_barrier_error: exceptions
+                .getattr("BrokenBarrierError")?
+                .cast_into::<PyType>()?
+                .unbind(),
             time_module: time.dict().unbind(),
             monotonic: time.getattr("monotonic")?.unbind(),
             empty_tuple: PyTuple::empty(py).unbind(),

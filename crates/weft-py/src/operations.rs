@@ -26,7 +26,7 @@ use crate::ffi::call::{Sent, call0, method1, send_none};
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, class_slots};
 use crate::ffi::method::{Args, Returned};
-use crate::ffi::object::is_coroutine;
+use crate::ffi::object::{is_coroutine, set_native_iter, track};
 use crate::ffi::slots::Advanced;
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::futures::{self, FUTURE, thrown_error};
@@ -114,6 +114,7 @@ pub struct Frame<T> {
 
 impl<T: Operation> Native for Frame<T> {
     const RECYCLED: usize = 256;
+    const TRACKED_LATE: bool = true;
 
     fn wants_finalizer(&self) -> bool {
         self.phase.get() != Phase::Ended
@@ -171,6 +172,7 @@ impl<T: Operation> Frame<T> {
                 }
                 Ok(Step::Pass) => {
                     self.phase.set(Phase::Passed);
+                    track(frame);
                     return Ok(Advanced::Yielded(py.None().into_bound(py)));
                 }
                 Ok(Step::Wait(future)) if is_native(&future) => {
@@ -179,6 +181,7 @@ impl<T: Operation> Frame<T> {
                         fields.set_blocking(true);
                         self.awaited.set(future.clone());
                         self.phase.set(Phase::Waiting);
+                        track(frame);
                         return Ok(Advanced::Yielded(future));
                     }
                     self.operation.resume(frame, result_of(&future))
@@ -188,6 +191,7 @@ impl<T: Operation> Frame<T> {
                         Ok((Sent::Yielded(value), iterator)) => {
                             self.awaited.set(iterator);
                             self.phase.set(Phase::Awaiting);
+                            track(frame);
                             return Ok(Advanced::Yielded(value));
                         }
                         Ok((Sent::Returned(value), _)) => self.operation.resume(frame, Ok(value)),
@@ -327,12 +331,15 @@ fn sent_by<'py>(py: Python<'py>, outcome: Returned<'py>) -> Sent<'py> {
 /// Whether `object` is a future or task whose fields are our own.
 #[inline]
 fn is_native(object: &Bound<'_, PyAny>) -> bool {
-    FUTURE.is_exact(object) || steps_natively(object)
+    futures::is_native(object) || steps_natively(object)
 }
 
 /// The outcome of a native future that is done.
+///
+/// # Errors
+/// What it raises.
 #[inline]
-fn result_of<'py>(future: &Bound<'py, PyAny>) -> Returned<'py> {
+pub fn result_of<'py>(future: &Bound<'py, PyAny>) -> Returned<'py> {
     let py = future.py();
     let fields = base::future(future);
     if fields.state.get() == base::FINISHED && !fields.exception.is_set() {
@@ -375,7 +382,28 @@ fn iterator_of<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 
 // -- methods of frames -----------------------------------------------------------------------------
 
-/// `__await__` and `__iter__`.
+/// `__await__`: refused while somebody else awaits the operation.
+///
+/// # Errors
+/// `RuntimeError` then.
+#[inline]
+pub fn begin_await<'py, T: Operation>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    if T::class().of(object).phase.get().is_suspended() {
+        return Err(PyRuntimeError::new_err(
+            "coroutine is being awaited already",
+        ));
+    }
+    Ok(object.clone())
+}
+
+/// The slot for `__iter__` that all operations have alike, by which they are known as coroutines.
+pub fn iter_slot() -> ffi::PyType_Slot {
+    let slot = crate::slot!(iter itself);
+    set_native_iter(&slot);
+    slot
+}
+
+/// `__iter__`.
 ///
 /// # Errors
 /// None.
@@ -534,7 +562,7 @@ fn representation<'py, T: Operation>(object: &Bound<'py, PyAny>) -> Returned<'py
 /// # Errors
 /// `MemoryError`.
 #[inline]
-pub fn operation<'py, T: Operation>(py: Python<'py>, fill: impl FnOnce(&T)) -> Returned<'py> {
+pub fn operation<T: Operation>(py: Python<'_>, fill: impl FnOnce(&T)) -> Returned<'_> {
     let object = T::class().instance(py)?;
     fill(&T::class().of(&object).operation);
     Ok(object)
@@ -616,8 +644,8 @@ macro_rules! make_operation {
                     property!("cr_origin" => operations::nothing),
                 ],
                 vec![
-                    slot!(await operations::itself),
-                    slot!(iter operations::itself),
+                    slot!(await operations::begin_await::<$operation>),
+                    operations::iter_slot(),
                     slot!(next operations::advance::<$operation>),
                     slot!(send operations::advance::<$operation>),
                     slot!(finalize operations::finalize::<$operation>),

@@ -117,8 +117,9 @@ fn release<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 }
 
 /// The methods that native code calls on itself, as far as they can be replaced.
-const REPLACEABLE: [&str; 5] = [
+const REPLACEABLE: [&str; 6] = [
     "call_soon",
+    "create_task",
     "time",
     "run_in_executor",
     "create_future",
@@ -146,6 +147,7 @@ fn find_overridden(object: &Bound<'_, PyAny>) -> PyResult<()> {
     let state = EVENT_LOOP.of(object);
     let mut overridden = state.overridden.get();
     overridden.call_soon = is_replaced(object, &native, "call_soon")?;
+    overridden.create_task = is_replaced(object, &native, "create_task")?;
     overridden.time = is_replaced(object, &native, "time")?;
     overridden.executor = false;
     for name in ["run_in_executor", "create_future", "call_soon_threadsafe"] {
@@ -203,6 +205,7 @@ impl EventLoop {
             // Whatever cannot be looked up is not ours.
             Err(_) => Overridden {
                 call_soon: true,
+                create_task: true,
                 time: true,
                 executor: true,
             },

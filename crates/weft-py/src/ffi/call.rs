@@ -9,6 +9,8 @@ use pyo3::types::{PyAny, PyDict, PyString, PyTuple};
 /// The calls that may not come back: a thread that asks for the GIL while the interpreter is being torn down is ended on
 /// the spot, up to Python 3.13 by unwinding its stack. Declared here with an ABI that says so.
 mod python {
+    use std::ffi::{c_char, c_int};
+
     use pyo3::ffi::{PyObject, PySendResult};
 
     unsafe extern "C-unwind" {
@@ -34,6 +36,7 @@ mod python {
             argument: *mut PyObject,
             result: *mut *mut PyObject,
         ) -> PySendResult;
+        pub fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
     }
 }
 
@@ -320,5 +323,57 @@ pub fn bound_method<'py>(
             ptr::null_mut(),
         );
         Bound::from_owned_ptr_or_err(object.py(), method)
+    }
+}
+
+/// `object.name(first, second)`.
+///
+/// # Errors
+/// What the method raises.
+#[inline]
+pub fn method2<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    first: &Bound<'py, PyAny>,
+    second: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let vector = [
+        ptr::null_mut(),
+        object.as_ptr(),
+        first.as_ptr(),
+        second.as_ptr(),
+    ];
+    // SAFETY: receiver and two arguments, with a free word before them.
+    unsafe {
+        let result = calling(|| {
+            python::PyObject_VectorcallMethod(
+                name.as_ptr(),
+                vector.as_ptr().add(1),
+                3 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+                ptr::null_mut(),
+            )
+        });
+        Bound::from_owned_ptr_or_err(object.py(), result)
+    }
+}
+
+/// Tells audit hooks of a datagram, as `socket.sendto()` does.
+///
+/// # Errors
+/// What a hook raises.
+#[inline]
+pub fn audit_sendto(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: an event and a format that end in 0; the format takes two live objects.
+    let outcome = calling(|| unsafe {
+        python::PySys_Audit(
+            c"socket.sendto".as_ptr(),
+            c"OO".as_ptr(),
+            sock.as_ptr(),
+            address.as_ptr(),
+        )
+    });
+    match outcome {
+        0 => Ok(()),
+        _ => Err(PyErr::fetch(sock.py())),
     }
 }
