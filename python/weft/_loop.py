@@ -10,9 +10,9 @@ messages.
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
+from asyncio import base_events
 from collections.abc import Callable
 from typing import Any, TypeVarTuple
 
@@ -94,14 +94,14 @@ class Loop(Connections):
         In one of its own kind: names that take long to resolve do not keep `to_thread()` and
         `run_in_executor()` waiting. An executor set by `set_default_executor()` gets them as well.
         """
-        function = self._getaddrinfo_debug if self._debug else socket.getaddrinfo
+        function = self._getaddrinfo_debug if self._debug else base_events.socket.getaddrinfo
         arguments = host, port, family, type, proto, flags
         return await self.run_in_executor(self._names_executor(), function, *arguments)
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
         """`socket.getnameinfo()` in a thread, as `getaddrinfo()`."""
-        executor = self._names_executor()
-        return await self.run_in_executor(executor, socket.getnameinfo, sockaddr, flags)
+        function = base_events.socket.getnameinfo
+        return await self.run_in_executor(self._names_executor(), function, sockaddr, flags)
 
     def _names_executor(self) -> Any:
         """What resolves names; None where the default executor does."""
