@@ -57,6 +57,8 @@ pub struct Imports {
     pub context_run: Py<PyAny>,
     /// `asyncio.tasks._current_tasks`, or `_asyncio._swap_current_task` from Python 3.14.
     pub current_tasks: Py<PyAny>,
+    /// `asyncio.current_task`.
+    pub current_task: Py<PyAny>,
     /// `_asyncio._register_task` (Python 3.14), otherwise `None`.
     pub register_task: Py<PyAny>,
     /// `_asyncio.future_add_to_awaited_by` (Python 3.14), otherwise `None`.
@@ -154,6 +156,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .getattr("run")?
                 .unbind(),
             current_tasks: current_tasks.unbind(),
+            current_task: py.import("asyncio.tasks")?.getattr("current_task")?.unbind(),
             register_task: if cfg!(Py_3_14) {
                 optional("_register_task")?
             } else {
@@ -166,4 +169,14 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             empty_tuple: PyTuple::empty(py).unbind(),
         })
     })
+}
+
+/// Whether the code of a Python function names `name`: how a behaviour that came with a maintenance release is told from
+/// the one before. `false` for what is no Python function.
+pub fn mentions(function: &Bound<'_, PyAny>, name: &str) -> bool {
+    let names = || -> PyResult<bool> {
+        let code = function.getattr("__code__")?;
+        code.getattr("co_names")?.contains(name)
+    };
+    names().unwrap_or(false)
 }

@@ -7,7 +7,7 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
-//! | 3 | [`operations`], [`sleeping`] |
+//! | 3 | [`operations`], [`sleeping`], [`taskgroups`], [`timeouts`] |
 //! | 4 | [`transports`] |
 
 #![allow(
@@ -24,6 +24,7 @@ pub mod imports;
 pub mod operations;
 pub mod sleeping;
 pub mod tasks;
+pub mod timeouts;
 pub mod transports;
 
 use pyo3::prelude::*;
@@ -42,6 +43,8 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     tasks::register(module)?;
     sleeping::register(module)?;
     ffi::method::add_functions(module, sleeping::functions())?;
+    timeouts::register(module)?;
+    ffi::method::add_functions(module, timeouts::functions())?;
     transports::register(module)?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());

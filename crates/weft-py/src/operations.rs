@@ -326,7 +326,7 @@ fn sent_by<'py>(py: Python<'py>, outcome: Returned<'py>) -> Sent<'py> {
 
 /// Whether `object` is a future or task whose fields are our own.
 #[inline]
-fn is_native(object: &Bound<'_, PyAny>) -> bool {
+pub fn is_native(object: &Bound<'_, PyAny>) -> bool {
     FUTURE.is_exact(object) || steps_natively(object)
 }
 

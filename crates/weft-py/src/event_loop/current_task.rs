@@ -76,9 +76,23 @@ pub fn current_task<'py>(state: &EventLoop, py: Python<'py>) -> Option<Bound<'py
 ///
 /// # Errors
 /// What the look-up raises.
+#[cfg(not(Py_3_14))]
+#[inline]
 pub fn registered_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let tasks = event_loop.py().import("asyncio.tasks")?;
-    let task = tasks.call_method1("current_task", (event_loop,))?;
+    let py = event_loop.py();
+    let current = imports(py).current_tasks.bind(py).cast::<PyDict>()?;
+    Ok(current.get_item(event_loop)?.filter(|task| !task.is_none()))
+}
+
+/// The task that asyncio's registry names as the current one, whoever has set it.
+///
+/// # Errors
+/// What the look-up raises.
+#[cfg(Py_3_14)]
+#[inline]
+pub fn registered_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let current = imports(event_loop.py()).current_task.bind(event_loop.py());
+    let task = crate::ffi::call::call1(current, event_loop)?;
     Ok(Some(task).filter(|task| !task.is_none()))
 }
 

@@ -29,7 +29,8 @@ use weft_reactor::{Poller, TimerQueue, Waker, WatchTable};
 pub use current_task::{current_task, enter_task, leave_task, registered_task, restore_task};
 pub use ready::{Job, Ready};
 pub use schedule::{
-    InItsPlace, call_soon_by_method, call_soon_directly, job_later, set_callable_for,
+    InItsPlace, call_soon_by_method, call_soon_directly, job_at, job_later, job_soon,
+    set_callable_for,
 };
 use watches::Watch;
 pub use watches::{Interest, rewatch, unwatch, watch};

@@ -299,3 +299,13 @@ pub fn bound_method<'py>(
         Bound::from_owned_ptr_or_err(object.py(), method)
     }
 }
+
+/// The exception `value` as a `raise` statement at this place would raise it: with the exception that is being handled as
+/// its context.
+pub fn raised(value: &Bound<'_, PyAny>) -> PyErr {
+    // SAFETY: a live object with its own class; Python refuses what is no exception by raising another one.
+    unsafe {
+        ffi::PyErr_SetObject(ffi::Py_TYPE(value.as_ptr()).cast(), value.as_ptr());
+    }
+    PyErr::fetch(value.py())
+}

@@ -453,6 +453,28 @@ impl<T: Native> Class<T> {
         unsafe { self.allocate(py, class.as_type_ptr()) }
     }
 
+    /// A new instance of the subclass that [`Self::expect`] has named, or of this class where none was. Its `__init__` is
+    /// not called.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    #[inline]
+    pub fn usual_instance<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let usual = self.usual.load(Ordering::Relaxed);
+        if usual.is_null() {
+            return self.instance(py);
+        }
+        // SAFETY: a subclass, which is never freed.
+        unsafe { self.allocate(py, usual) }
+    }
+
+    /// Whether `object` is of exactly the subclass that [`Self::expect`] has named, or of exactly this class.
+    #[inline]
+    pub fn is_usual(&self, object: &Bound<'_, PyAny>) -> bool {
+        super::object::is_exactly(object, self.usual.load(Ordering::Relaxed))
+            || self.is_exact(object)
+    }
+
     /// Drops the Rust value of a dying instance.
     ///
     /// # Safety

@@ -201,6 +201,18 @@ pub fn is_exact_string(object: &Bound<'_, PyAny>) -> bool {
     is_exactly(object, &raw mut ffi::PyUnicode_Type)
 }
 
+/// Whether `object` is a `float`, not an instance of a subclass.
+#[inline]
+pub fn is_exact_float(object: &Bound<'_, PyAny>) -> bool {
+    is_exactly(object, &raw mut ffi::PyFloat_Type)
+}
+
+/// Whether `object` is an `int`, not an instance of a subclass.
+#[inline]
+pub fn is_exact_int(object: &Bound<'_, PyAny>) -> bool {
+    is_exactly(object, &raw mut ffi::PyLong_Type)
+}
+
 /// Whether `object` can be called.
 #[inline]
 pub fn is_callable(object: &Bound<'_, PyAny>) -> bool {

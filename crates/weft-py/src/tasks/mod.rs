@@ -22,9 +22,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::types::{PyAny, PyDict, PyList, PyTuple};
 
-use crate::event_loop::{
-    self, EVENT_LOOP, EventLoop, InItsPlace, Ready, registered_task, restore_task,
-};
+use crate::event_loop::{EVENT_LOOP, EventLoop, Ready, registered_task, restore_task};
 use crate::ffi::base;
 use crate::ffi::call::call1;
 use crate::ffi::class::Description;
@@ -371,15 +369,6 @@ pub fn forget_task(task: &Bound<'_, PyAny>) {
     }
 }
 
-/// `call_soon` was given a waiting task itself: somebody has completed a native future by a method of its base, which
-/// takes what it finds in the callback's place for a callback.
-fn callable_for<'py>(callback: &Bound<'py, PyAny>) -> PyResult<Option<InItsPlace<'py>>> {
-    if !steps_natively(callback) {
-        return Ok(None);
-    }
-    Ok(Some((wakeup_method(callback)?, own_context(callback)?)))
-}
-
 /// The methods that this module adds to the loop.
 pub fn loop_methods() -> Vec<ffi::PyMethodDef> {
     vec![method!(fast "create_task" => create_task,
@@ -426,10 +415,10 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             ..Description::default()
         },
     )?;
-    event_loop::set_callable_for(callable_for);
     futures::set_waiters(Waiters {
         is_waiter: steps_natively,
         wake,
+        wants_future: false,
         method: wakeup_method,
         context: own_context,
     });
