@@ -6,6 +6,8 @@ to it. Importing this package changes nothing that a program can see.
 
 from weft._install import EventLoopPolicy, install, new_event_loop, run, uninstall
 from weft._loop import Loop
+from weft._taskgroups import TaskGroup
+from weft._timeouts import Timeout, timeout, timeout_at, wait_for
 from weft._weft import Future, Handle, Task, TimerHandle, __version__
 
 __all__ = [
@@ -14,10 +16,15 @@ __all__ = [
     "Handle",
     "Loop",
     "Task",
+    "TaskGroup",
+    "Timeout",
     "TimerHandle",
     "__version__",
     "install",
     "new_event_loop",
     "run",
+    "timeout",
+    "timeout_at",
     "uninstall",
+    "wait_for",
 ]

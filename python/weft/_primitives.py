@@ -11,12 +11,19 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from weft._taskgroups import TaskGroup
+from weft._timeouts import Timeout, timeout, timeout_at, wait_for
 from weft._weft import sleep
 
 __all__ = ["PRIMITIVES", "put_in_place", "take_back"]
 
 PRIMITIVES: dict[str, Any] = {
+    "TaskGroup": TaskGroup,
+    "Timeout": Timeout,
     "sleep": sleep,
+    "timeout": timeout,
+    "timeout_at": timeout_at,
+    "wait_for": wait_for,
 }
 """Weft's objects by the names that asyncio exports them by."""
 

@@ -23,6 +23,7 @@ pub mod futures;
 pub mod imports;
 pub mod operations;
 pub mod sleeping;
+pub mod taskgroups;
 pub mod tasks;
 pub mod timeouts;
 pub mod transports;
@@ -45,6 +46,8 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::method::add_functions(module, sleeping::functions())?;
     timeouts::register(module)?;
     ffi::method::add_functions(module, timeouts::functions())?;
+    taskgroups::register(module)?;
+    ffi::method::add_functions(module, taskgroups::functions())?;
     transports::register(module)?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());

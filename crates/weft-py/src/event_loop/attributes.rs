@@ -93,7 +93,7 @@ fn release<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 }
 
 /// The methods that native code calls on itself, as far as they can be replaced.
-const REPLACEABLE: [&str; 2] = ["call_soon", "time"];
+const REPLACEABLE: [&str; 3] = ["call_soon", "time", "create_task"];
 
 /// After an attribute was set on an instance: whether it replaces a method that native code relies on.
 ///
@@ -117,6 +117,7 @@ fn find_overridden(object: &Bound<'_, PyAny>) -> PyResult<()> {
     let mut overridden = state.overridden.get();
     overridden.call_soon = is_replaced(object, &native, "call_soon")?;
     overridden.time = is_replaced(object, &native, "time")?;
+    overridden.create_task = is_replaced(object, &native, "create_task")?;
     state.overridden.set(overridden);
     // The look-ups have made Python number the class, if it can.
     state.class_version.set(class_version(object));
@@ -170,6 +171,7 @@ impl EventLoop {
             Err(_) => Overridden {
                 call_soon: true,
                 time: true,
+                create_task: true,
             },
         }
     }

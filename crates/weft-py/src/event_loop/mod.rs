@@ -58,7 +58,7 @@ pub struct EventLoop {
     closed: Cell<bool>,
     stopping: Cell<bool>,
     debug: Cell<bool>,
-    /// Whether `call_soon` or `time` was replaced, by a subclass or on the instance …
+    /// Whether `call_soon`, `time` or `create_task` was replaced, by a subclass or on the instance …
     overridden: Cell<Overridden>,
     /// … as found when the class had this version.
     class_version: Cell<u32>,
@@ -74,6 +74,7 @@ pub struct EventLoop {
 struct Overridden {
     call_soon: bool,
     time: bool,
+    create_task: bool,
 }
 
 impl Default for EventLoop {
@@ -198,6 +199,14 @@ impl EventLoop {
     #[inline]
     pub fn schedules_directly(&self, event_loop: &Bound<'_, PyAny>) -> bool {
         !self.debug.get() && !self.closed.get() && !self.overridden(event_loop).call_soon
+    }
+
+    /// Whether `create_task` makes native tasks, so that native code need not call it.
+    #[inline]
+    pub fn makes_tasks_directly(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        self.schedules_directly(event_loop)
+            && !self.task_factory.is_set()
+            && !self.overridden(event_loop).create_task
     }
 
     /// Appends an entry to the ready queue. The caller has looked at [`Self::schedules_directly`].

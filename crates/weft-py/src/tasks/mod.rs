@@ -34,6 +34,7 @@ use crate::ffi::{Class, Native, context};
 use crate::futures::{self, FUTURE, Waiters};
 use crate::imports::imports;
 use crate::{method, slot};
+pub use step::{forget_awaited_by, note_awaited_by};
 use step::{step, wake, wakeup_method};
 
 /// What a native task adds to its base.
@@ -99,16 +100,50 @@ fn create_task<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retu
     if further || !state.schedules_directly(event_loop) || state.has_task_factory() {
         return create_task_by_class(state, event_loop, &coroutine, args);
     }
+    create(
+        state,
+        event_loop,
+        &coroutine,
+        name.as_deref(),
+        context.as_deref(),
+    )
+}
+
+/// `create_task()` of a loop that makes its tasks directly.
+///
+/// # Errors
+/// `TypeError` where `coroutine` is none.
+#[inline]
+pub fn create<'py>(
+    state: &EventLoop,
+    event_loop: &Bound<'py, PyAny>,
+    coroutine: &Bound<'py, PyAny>,
+    name: Option<&Bound<'py, PyAny>>,
+    context: Option<&Bound<'py, PyAny>>,
+) -> Returned<'py> {
     let task = TASK.instance(event_loop.py())?;
     start(
         state,
         event_loop,
         &task,
-        &coroutine,
-        name.as_deref().filter(|name| !name.is_none()),
-        context.as_deref().filter(|context| !context.is_none()),
+        coroutine,
+        name.filter(|name| !name.is_none()),
+        context.filter(|context| !context.is_none()),
     )?;
     Ok(task)
+}
+
+/// `task.set_name(name)` of a native task that has just been made: its number is used up all the same.
+///
+/// # Errors
+/// What `str()` raises.
+pub fn rename(task: &Bound<'_, PyAny>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+    base::task(task).name.set(if is_exact_string(name) {
+        name.clone()
+    } else {
+        name.str()?.into_any()
+    });
+    Ok(())
 }
 
 /// Makes a task by a factory, or by calling the class with every argument.

@@ -398,11 +398,14 @@ fn throw_soon(state: &EventLoop, task: &Bound<'_, PyAny>, error: PyErr) {
 }
 
 /// Records who waits for a future, for call graphs (Python 3.14).
+///
+/// # Errors
+/// `MemoryError`.
 #[cfg(Py_3_14)]
 #[inline]
-fn note_awaited_by(future: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn note_awaited_by(future: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = future.py();
-    if is_native(future) {
+    if is_native(future) && is_native(task) {
         let fields = base::future(future);
         if !fields.awaited_by.is_set() {
             fields.awaited_by_is_set.set(false);
@@ -414,9 +417,12 @@ fn note_awaited_by(future: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResu
 }
 
 /// Takes back what [`note_awaited_by`] has recorded.
+///
+/// # Errors
+/// `MemoryError`.
 #[cfg(Py_3_14)]
 #[inline]
-fn forget_awaited_by(future: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn forget_awaited_by(future: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = future.py();
     if is_native(future) {
         let fields = base::future(future);
@@ -428,17 +434,23 @@ fn forget_awaited_by(future: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyRe
     crate::ffi::call::call2(imports(py).discard_from_awaited_by.bind(py), future, task).map(drop)
 }
 
+/// Nothing, before Python 3.14.
+///
+/// # Errors
+/// None.
 #[cfg(not(Py_3_14))]
-#[expect(clippy::unnecessary_wraps, reason = "fallible from Python 3.14 on")]
 #[inline]
-fn note_awaited_by(_: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn note_awaited_by(_: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
+/// Nothing, before Python 3.14.
+///
+/// # Errors
+/// None.
 #[cfg(not(Py_3_14))]
-#[expect(clippy::unnecessary_wraps, reason = "fallible from Python 3.14 on")]
 #[inline]
-fn forget_awaited_by(_: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn forget_awaited_by(_: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
