@@ -8,7 +8,7 @@ from weft._install import EventLoopPolicy, install, new_event_loop, run, uninsta
 from weft._loop import Loop
 from weft._taskgroups import TaskGroup
 from weft._timeouts import Timeout, timeout, timeout_at, wait_for
-from weft._weft import Future, Handle, Task, TimerHandle, __version__
+from weft._weft import Future, Handle, Task, TimerHandle, __version__, sleep
 
 __all__ = [
     "EventLoopPolicy",
@@ -23,6 +23,7 @@ __all__ = [
     "install",
     "new_event_loop",
     "run",
+    "sleep",
     "timeout",
     "timeout_at",
     "uninstall",

@@ -47,6 +47,7 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
         "_timer_cancelled_count",
         "_transports",
         "_unix_server_sockets",
+        "_watcher",
         "slow_callback_duration",
     )
 

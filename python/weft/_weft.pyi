@@ -7,7 +7,7 @@ from asyncio.events import _TaskFactory
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextvars import Context
 from socket import socket
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar, TypeVarTuple, final
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar, TypeVarTuple, final, overload
 
 from _typeshed import FileDescriptorLike
 from typing_extensions import disjoint_base
@@ -32,12 +32,20 @@ __all__ = [
     "__version__",
     "alive_tasks",
     "forget_task",
+    "sleep",
 ]
 
 __version__: str
 
 def alive_tasks() -> list[Task[Any]]: ...
 def forget_task(task: object) -> None: ...
+
+# -- sleeping --------------------------------------------------------------------------------------
+
+@overload
+def sleep(delay: float) -> Coroutine[Any, Any, None]: ...
+@overload
+def sleep(delay: float, result: _T) -> Coroutine[Any, Any, _T]: ...
 
 # -- handles ---------------------------------------------------------------------------------------
 

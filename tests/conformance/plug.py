@@ -53,6 +53,7 @@ class UnderTest:
     loop_class: type
     future: type[asyncio.Future[Any]] | None = None
     task: type[asyncio.Task[Any]] | None = None
+    put_primitives_in_place: Callable[[], None] | None = None
 
     @property
     def own_types(self) -> bool:
@@ -68,7 +69,13 @@ def load(name: str) -> UnderTest:
     module = importlib.import_module(name)
     own: dict[str, Any] = {}
     if name == "weft":
-        own = {"future": module.Future, "task": module.Task}
+        # Not install(), whose policy the suite would set back.
+        primitives = importlib.import_module("weft._primitives")
+        own = {
+            "future": module.Future,
+            "task": module.Task,
+            "put_primitives_in_place": primitives.put_in_place,
+        }
     return UnderTest(
         name,
         str(getattr(module, "__version__", "")),
@@ -167,6 +174,8 @@ class Plug:
         self._give_single_turn()
         if variant is not Variant.STOCK_TYPES:
             self._replace_types()
+        if variant is Variant.PRIMITIVES and under_test.put_primitives_in_place is not None:
+            under_test.put_primitives_in_place()
         self._adapt_suite(
             own_test_loop=module in TEST_LOOP_IS_ANY_LOOP and variant is not Variant.SUITE_LOOP
         )

@@ -27,15 +27,28 @@ class Variant(enum.Enum):
     SUITE_LOOP = "suite's loop"
     """The types under test on the suite's own pure Python loop with its hand-driven clock."""
 
+    PRIMITIVES = "native primitives"
+    """As OWN, and with what ``install()`` puts into asyncio's namespace there."""
+
 
 # Where futures and tasks are the subject, every combination of loop and type has to be right: a
 # program may hold C tasks on our loop, and our futures on another loop.
 _EXTRA_VARIANTS: dict[str, tuple[Variant, ...]] = {
     "test_futures": (Variant.STOCK_TYPES, Variant.SUITE_LOOP),
     "test_futures2": (Variant.STOCK_TYPES,),
-    "test_tasks": (Variant.STOCK_TYPES, Variant.SUITE_LOOP),
+    "test_tasks": (Variant.STOCK_TYPES, Variant.SUITE_LOOP, Variant.PRIMITIVES),
     "test_eager_task_factory": (Variant.STOCK_TYPES,),
     "test_graph": (Variant.STOCK_TYPES,),
+    "test_locks": (Variant.PRIMITIVES,),
+    "test_pep492": (Variant.PRIMITIVES,),
+    "test_queues": (Variant.PRIMITIVES,),
+    "test_runners": (Variant.PRIMITIVES,),
+    "test_server": (Variant.PRIMITIVES,),
+    "test_streams": (Variant.PRIMITIVES,),
+    "test_taskgroups": (Variant.PRIMITIVES,),
+    "test_threads": (Variant.PRIMITIVES,),
+    "test_timeouts": (Variant.PRIMITIVES,),
+    "test_waitfor": (Variant.PRIMITIVES,),
 }
 
 # In these modules ``self.new_test_loop()`` is only a handy loop; the tests do not drive its clock.

@@ -375,7 +375,21 @@ fn iterator_of<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 
 // -- methods of frames -----------------------------------------------------------------------------
 
-/// `__await__` and `__iter__`.
+/// `__await__`: refused while somebody else awaits the operation.
+///
+/// # Errors
+/// `RuntimeError` then.
+#[inline]
+pub fn begin_await<'py, T: Operation>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    if T::class().of(object).phase.get().is_suspended() {
+        return Err(PyRuntimeError::new_err(
+            "coroutine is being awaited already",
+        ));
+    }
+    Ok(object.clone())
+}
+
+/// `__iter__`.
 ///
 /// # Errors
 /// None.
@@ -534,7 +548,7 @@ fn representation<'py, T: Operation>(object: &Bound<'py, PyAny>) -> Returned<'py
 /// # Errors
 /// `MemoryError`.
 #[inline]
-pub fn operation<'py, T: Operation>(py: Python<'py>, fill: impl FnOnce(&T)) -> Returned<'py> {
+pub fn operation<T: Operation>(py: Python<'_>, fill: impl FnOnce(&T)) -> Returned<'_> {
     let object = T::class().instance(py)?;
     fill(&T::class().of(&object).operation);
     Ok(object)
@@ -616,7 +630,7 @@ macro_rules! make_operation {
                     property!("cr_origin" => operations::nothing),
                 ],
                 vec![
-                    slot!(await operations::itself),
+                    slot!(await operations::begin_await::<$operation>),
                     slot!(iter operations::itself),
                     slot!(next operations::advance::<$operation>),
                     slot!(send operations::advance::<$operation>),

@@ -416,9 +416,8 @@ macro_rules! method {
             object: &pyo3::Bound<'py, pyo3::PyAny>,
             args: $crate::ffi::method::Args<'_, 'py>,
         ) -> $crate::ffi::method::Returned<'py> {
-            let value = match args.bind($name, [$argument])? {
-                [Some(value)] => value,
-                [None] => return Err($crate::ffi::method::missing_argument($name, $argument)),
+            let [Some(value)] = args.bind($name, [$argument])? else {
+                return Err($crate::ffi::method::missing_argument($name, $argument));
             };
             $function(object, &value)
         }

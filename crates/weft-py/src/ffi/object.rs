@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -211,6 +212,22 @@ pub fn is_exact_float(object: &Bound<'_, PyAny>) -> bool {
 #[inline]
 pub fn is_exact_int(object: &Bound<'_, PyAny>) -> bool {
     is_exactly(object, &raw mut ffi::PyLong_Type)
+}
+
+/// Whether `object` is the integer 0, of which there is one.
+#[inline]
+pub fn is_zero(object: &Bound<'_, PyAny>) -> bool {
+    static ZERO: AtomicUsize = AtomicUsize::new(0);
+    let mut zero = ZERO.load(Ordering::Relaxed);
+    if zero == 0 {
+        // SAFETY: a new reference, kept for ever, or null with an error that is dropped.
+        unsafe {
+            zero = ffi::PyLong_FromLong(0).addr();
+            ffi::PyErr_Clear();
+        }
+        ZERO.store(zero, Ordering::Relaxed);
+    }
+    object.as_ptr().addr() == zero
 }
 
 /// Whether `object` can be called.

@@ -38,6 +38,9 @@ static DEAD: GilCell<Vec<Dead>> = GilCell::new(Vec::new());
 ///
 /// # Errors
 /// What Python raises while it makes a type.
+///
+/// # Panics
+/// Where the flags of types no longer fit 32 bits.
 pub fn make(py: Python<'_>) -> PyResult<()> {
     // As in every `StopIteration`; the field itself stays empty.
     let properties = Box::leak(Box::new([
