@@ -13,16 +13,32 @@ from typing import Any
 
 from weft._taskgroups import TaskGroup
 from weft._timeouts import Timeout, timeout, timeout_at, wait_for
-from weft._weft import sleep
+from weft._weft import (
+    as_completed,
+    create_task,
+    current_task,
+    ensure_future,
+    gather,
+    shield,
+    sleep,
+    wait,
+)
 
 __all__ = ["PRIMITIVES", "put_in_place", "take_back"]
 
 PRIMITIVES: dict[str, Any] = {
     "TaskGroup": TaskGroup,
     "Timeout": Timeout,
+    "as_completed": as_completed,
+    "create_task": create_task,
+    "current_task": current_task,
+    "ensure_future": ensure_future,
+    "gather": gather,
+    "shield": shield,
     "sleep": sleep,
     "timeout": timeout,
     "timeout_at": timeout_at,
+    "wait": wait,
     "wait_for": wait_for,
 }
 """Weft's objects by the names that asyncio exports them by."""

@@ -21,6 +21,8 @@ pub struct Imports {
     pub future_remove_done_callback: Py<PyAny>,
     /// `_asyncio.Future.cancel`, unbound.
     pub future_cancel: Py<PyAny>,
+    /// `_asyncio.Future.__init__`, unbound.
+    pub future_init: Py<PyAny>,
     /// `_asyncio.Task.__init__`, unbound.
     pub task_init: Py<PyAny>,
     /// `asyncio.Handle`.
@@ -35,6 +37,10 @@ pub struct Imports {
     pub is_coroutine: Py<PyAny>,
     /// `asyncio.get_running_loop`.
     pub get_running_loop: Py<PyAny>,
+    /// `asyncio.get_event_loop`.
+    pub get_event_loop: Py<PyAny>,
+    /// `asyncio._get_running_loop`.
+    pub running_loop: Py<PyAny>,
     /// `inspect.isawaitable`.
     pub is_awaitable: Py<PyAny>,
     /// `warnings._warn_unawaited_coroutine`.
@@ -57,7 +63,7 @@ pub struct Imports {
     pub context_run: Py<PyAny>,
     /// `asyncio.tasks._current_tasks`, or `_asyncio._swap_current_task` from Python 3.14.
     pub current_tasks: Py<PyAny>,
-    /// `asyncio.current_task`.
+    /// `_asyncio.current_task` (from Python 3.12 on), otherwise `None`.
     pub current_task: Py<PyAny>,
     /// `_asyncio._register_task` (Python 3.14), otherwise `None`.
     pub register_task: Py<PyAny>,
@@ -114,6 +120,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             future_set_exception: future.getattr("set_exception")?.unbind(),
             future_remove_done_callback: future.getattr("remove_done_callback")?.unbind(),
             future_cancel: future.getattr("cancel")?.unbind(),
+            future_init: future.getattr("__init__")?.unbind(),
             task_init: task.getattr("__init__")?.unbind(),
             future: future.unbind(),
             handle: py.import("asyncio.events")?.getattr("Handle")?.unbind(),
@@ -135,6 +142,8 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .getattr("iscoroutine")?
                 .unbind(),
             get_running_loop: native.getattr("get_running_loop")?.unbind(),
+            get_event_loop: native.getattr("get_event_loop")?.unbind(),
+            running_loop: native.getattr("_get_running_loop")?.unbind(),
             is_awaitable: py.import("inspect")?.getattr("isawaitable")?.unbind(),
             warn_unawaited: py
                 .import("warnings")?
@@ -156,7 +165,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .getattr("run")?
                 .unbind(),
             current_tasks: current_tasks.unbind(),
-            current_task: py.import("asyncio.tasks")?.getattr("current_task")?.unbind(),
+            current_task: optional("current_task")?,
             register_task: if cfg!(Py_3_14) {
                 optional("_register_task")?
             } else {

@@ -7,7 +7,7 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
-//! | 3 | [`operations`], [`sleeping`], [`taskgroups`], [`timeouts`] |
+//! | 3 | [`operations`], [`sleeping`], [`ensuring`], [`gathering`], [`waiting`], [`taskgroups`], [`timeouts`] |
 //! | 4 | [`transports`] |
 
 #![allow(
@@ -16,10 +16,12 @@
 )]
 
 pub mod clock;
+pub mod ensuring;
 pub mod errors;
 pub mod event_loop;
 pub mod ffi;
 pub mod futures;
+pub mod gathering;
 pub mod imports;
 pub mod operations;
 pub mod sleeping;
@@ -27,6 +29,7 @@ pub mod taskgroups;
 pub mod tasks;
 pub mod timeouts;
 pub mod transports;
+pub mod waiting;
 
 use pyo3::prelude::*;
 
@@ -43,7 +46,12 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     futures::register(module)?;
     tasks::register(module)?;
     sleeping::register(module)?;
+    ensuring::register(module)?;
+    waiting::register(module)?;
     ffi::method::add_functions(module, sleeping::functions())?;
+    ffi::method::add_functions(module, ensuring::functions())?;
+    ffi::method::add_functions(module, gathering::functions())?;
+    ffi::method::add_functions(module, waiting::functions())?;
     timeouts::register(module)?;
     ffi::method::add_functions(module, timeouts::functions())?;
     taskgroups::register(module)?;

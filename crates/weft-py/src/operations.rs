@@ -26,7 +26,7 @@ use crate::ffi::call::{Sent, call0, method1, send_none};
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, class_slots};
 use crate::ffi::method::{Args, Returned};
-use crate::ffi::object::is_coroutine;
+use crate::ffi::object::{is_coroutine, set_native_iter};
 use crate::ffi::slots::Advanced;
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::futures::{self, FUTURE, thrown_error};
@@ -327,12 +327,15 @@ fn sent_by<'py>(py: Python<'py>, outcome: Returned<'py>) -> Sent<'py> {
 /// Whether `object` is a future or task whose fields are our own.
 #[inline]
 pub fn is_native(object: &Bound<'_, PyAny>) -> bool {
-    FUTURE.is_exact(object) || steps_natively(object)
+    futures::is_native(object) || steps_natively(object)
 }
 
 /// The outcome of a native future that is done.
+///
+/// # Errors
+/// What it raises.
 #[inline]
-fn result_of<'py>(future: &Bound<'py, PyAny>) -> Returned<'py> {
+pub fn result_of<'py>(future: &Bound<'py, PyAny>) -> Returned<'py> {
     let py = future.py();
     let fields = base::future(future);
     if fields.state.get() == base::FINISHED && !fields.exception.is_set() {
@@ -387,6 +390,13 @@ pub fn begin_await<'py, T: Operation>(object: &Bound<'py, PyAny>) -> Returned<'p
         ));
     }
     Ok(object.clone())
+}
+
+/// The slot for `__iter__` that all operations have alike, by which they are known as coroutines.
+pub fn iter_slot() -> ffi::PyType_Slot {
+    let slot = crate::slot!(iter itself);
+    set_native_iter(&slot);
+    slot
 }
 
 /// `__iter__`.
@@ -631,7 +641,7 @@ macro_rules! make_operation {
                 ],
                 vec![
                     slot!(await operations::begin_await::<$operation>),
-                    slot!(iter operations::itself),
+                    operations::iter_slot(),
                     slot!(next operations::advance::<$operation>),
                     slot!(send operations::advance::<$operation>),
                     slot!(finalize operations::finalize::<$operation>),

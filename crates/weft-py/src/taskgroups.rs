@@ -1,8 +1,7 @@
 //! `TaskGroup`.
 //!
-//! A group watches its children without a callback between them: it is stored where a child keeps its callbacks, and
-//! the child's end puts one native job into the ready queue. Children on other loops, and those of a group whose class
-//! replaces `_on_task_done`, get that method as their callback, as asyncio's own do.
+//! Native children have a native done-callback, one for the whole group, which runs without a handle or a call through
+//! Python. Where a subclass replaces `_on_task_done`, its method is what children call back.
 //!
 //! The rules of asyncio's releases differ in when the parent's cancellation is taken back, among other things; see
 //! [`Version`].
@@ -20,21 +19,20 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyAny, PyBool, PyDict, PyList, PyModule, PySet, PyString, PyTuple, PyType};
 
-use crate::event_loop::handles::is_fatal;
 use crate::event_loop::{EVENT_LOOP, leave_task, registered_task};
-use crate::ffi::base;
 use crate::ffi::call::{method0, method1, raised};
+use crate::ffi::callback::Callback;
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, class_slots};
 use crate::ffi::method::{Args, Returned, missing_argument};
-use crate::ffi::{Class, Native, Slot, Visit};
-use crate::futures::{self, Waiters};
+use crate::ffi::{Class, Native, Slot, Visit, context};
+use crate::futures::{self, Failure};
 use crate::imports::{imports, mentions};
 use crate::operations::{
     self, Operation, Step, create_future, finish_unless_done, is_done, running_loop,
 };
-use crate::tasks::{self, steps_natively};
-use crate::{make_operation, method, operation, property, slot};
+use crate::tasks;
+use crate::{done_callback, make_operation, method, operation, property, slot};
 
 /// What differs between releases of asyncio, asked of asyncio itself.
 #[derive(Debug)]
@@ -105,11 +103,15 @@ pub struct TaskGroup {
     base_error: Slot,
     /// What the end of the block waits for: finished when the last child is done.
     completed: Slot,
+    /// The done-callback of native children …
+    callback: Slot,
+    /// … and the context that it is registered with.
+    context: Slot,
     forgot_errors: Cell<bool>,
 }
 
 impl TaskGroup {
-    fn slots(&self) -> [&Slot; 6] {
+    fn slots(&self) -> [&Slot; 8] {
         [
             &self.event_loop,
             &self.parent,
@@ -117,6 +119,8 @@ impl TaskGroup {
             &self.errors,
             &self.base_error,
             &self.completed,
+            &self.callback,
+            &self.context,
         ]
     }
 }
@@ -236,24 +240,35 @@ fn abort_natively(group: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// Whether the end of a child may be dealt with natively.
+/// Has the group told when `task` is done.
 #[inline]
-fn watches_natively(group: &Bound<'_, PyAny>) -> PyResult<bool> {
-    if TASK_GROUP.is_usual(group) {
-        return Ok(true);
-    }
+fn watch<'py>(group: &Bound<'py, PyAny>, task: &Bound<'py, PyAny>) -> PyResult<()> {
     let py = group.py();
-    let name = intern!(py, "_on_task_done");
-    let ours = TASK_GROUP.type_object(py).getattr(name)?;
-    Ok(group.get_type().getattr(name)?.is(&ours))
+    if !TASK_GROUP.is_usual(group) {
+        // A subclass may have a method of its own, or ours.
+        let callback = group.getattr(intern!(py, "_on_task_done"))?;
+        return method1(task, intern!(py, "add_done_callback"), &callback).map(drop);
+    }
+    let state = of(group);
+    let callback = match state.callback.get(py) {
+        Some(callback) => callback,
+        None => {
+            let callback = ON_TASK_DONE.bind(group)?;
+            state.callback.set(callback.clone());
+            state.context.set(context::copy_current(py)?);
+            callback
+        }
+    };
+    futures::add_callback(task, &callback, &state.context.get_or_none(py))
 }
 
 // -- the end of a child ----------------------------------------------------------------------------
 
+static ON_TASK_DONE: Callback = done_callback!("_on_task_done" => on_task_done);
+
 /// `_on_task_done(task)`.
-fn on_task_done<'py>(group: &Bound<'py, PyAny>, task: &Bound<'py, PyAny>) -> Returned<'py> {
+fn on_task_done<'py>(group: &Bound<'py, PyAny>, task: &Bound<'py, PyAny>) -> PyResult<()> {
     let py = group.py();
-    let none = || py.None().into_bound(py);
     let state = of(group);
     let mut left = 0;
     if let Some(tasks) = state.tasks.get(py) {
@@ -264,30 +279,17 @@ fn on_task_done<'py>(group: &Bound<'py, PyAny>, task: &Bound<'py, PyAny>) -> Ret
     if cfg!(Py_3_14)
         && let Some(parent) = state.parent.get(py)
     {
-        tasks::forget_awaited_by(task, &parent)?;
+        futures::forget_awaited_by(task, &parent)?;
     }
     if left == 0
         && let Some(completed) = state.completed.get(py)
     {
         finish_unless_done(&completed, PyBool::new(py, true).to_owned().into_any())?;
     }
-    if steps_natively(task) {
-        let fields = base::future(task);
-        if fields.state.get() == base::CANCELLED {
-            return Ok(none());
-        }
-        if fields.state.get() == base::FINISHED && !fields.exception.is_set() {
-            fields.set_log_traceback(false);
-            return Ok(none());
-        }
-    } else if method0(task, intern!(py, "cancelled"))?.is_truthy()? {
-        return Ok(none());
+    match futures::failure(task)? {
+        Failure::Exception(error) => take_error(group, task, &error),
+        Failure::None | Failure::Cancelled => Ok(()),
     }
-    let error = method0(task, intern!(py, "exception"))?;
-    if !error.is_none() {
-        take_error(group, task, &error)?;
-    }
-    Ok(none())
 }
 
 /// A child has raised: its siblings are cancelled, and so is the parent, unless that is under way.
@@ -300,6 +302,10 @@ fn take_error<'py>(
     let py = group.py();
     let state = of(group);
     let event_loop = state.event_loop.get_or_none(py);
+    if let Some(state) = EVENT_LOOP.get(&event_loop) {
+        // What cancelling the others calls must not find a current task.
+        leave_task(state, &event_loop)?;
+    }
     state.errors(py)?.append(error)?;
     if is_base_error(group, error)? && !state.base_error.is_set() {
         state.base_error.set(error.clone());
@@ -326,38 +332,6 @@ fn take_error<'py>(
         state.parent_cancel_requested.set(true);
         method0(&parent, intern!(py, "cancel"))?;
     }
-    Ok(())
-}
-
-/// The job that a child's end puts into the ready queue.
-fn child_done<'py>(
-    event_loop: &Bound<'py, PyAny>,
-    group: &Bound<'py, PyAny>,
-    task: Option<Bound<'py, PyAny>>,
-) -> PyResult<()> {
-    let Some(task) = task else { return Ok(()) };
-    if base::future(&task).exception.is_set()
-        && let Some(state) = EVENT_LOOP.get(event_loop)
-    {
-        // What cancelling the others calls must not find a current task.
-        leave_task(state, event_loop)?;
-    }
-    match on_task_done(group, &task) {
-        Ok(_) => Ok(()),
-        Err(error) if is_fatal(group.py(), &error) => Err(error),
-        Err(error) => report(event_loop, group, error),
-    }
-}
-
-/// Reports what dealing with the end of a child has raised, like any callback's exception.
-#[cold]
-fn report(event_loop: &Bound<'_, PyAny>, group: &Bound<'_, PyAny>, error: PyErr) -> PyResult<()> {
-    let py = group.py();
-    let details = PyDict::new(py);
-    let method = group.getattr("_on_task_done")?.repr()?;
-    details.set_item("message", format!("Exception in callback {method}"))?;
-    details.set_item("exception", error.into_value(py))?;
-    event_loop.call_method1(intern!(py, "call_exception_handler"), (details,))?;
     Ok(())
 }
 
@@ -423,20 +397,14 @@ fn create_task<'py>(group: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<
     if cfg!(Py_3_14)
         && let Some(parent) = state.parent.get(py)
     {
-        tasks::note_awaited_by(&task, &parent)?;
+        futures::note_awaited_by(&task, &parent)?;
     }
-    let native = steps_natively(&task);
-    if version.settles_eager && !native && is_done(&task)? {
+    if version.settles_eager && is_done(&task)? {
         method1(group, intern!(py, "_on_task_done"), &task)?;
         return Ok(task);
     }
     state.tasks(py)?.add(&task)?;
-    if native && base::future(&task).is_pending() && watches_natively(group)? {
-        futures::add_waiter(&task, group)?;
-    } else {
-        let callback = group.getattr(intern!(py, "_on_task_done"))?;
-        method1(&task, intern!(py, "add_done_callback"), &callback)?;
-    }
+    watch(group, &task)?;
     Ok(task)
 }
 
@@ -460,19 +428,12 @@ fn make_task<'py>(
     args: Args<'_, 'py>,
     version: &Version,
 ) -> Returned<'py> {
+    let name = new.name.as_deref().filter(|name| !name.is_none());
+    let at_once = name.filter(|_| !version.names_afterwards);
+    let context = new.context.as_deref().filter(|context| !context.is_none());
     if !new.further
-        && let Some(state) = EVENT_LOOP.get(event_loop)
-        && state.makes_tasks_directly(event_loop)
+        && let Some(task) = tasks::create(event_loop, &new.coroutine, at_once, context)?
     {
-        let name = new.name.as_deref().filter(|name| !name.is_none());
-        let at_once = name.filter(|_| !version.names_afterwards);
-        let task = tasks::create(
-            state,
-            event_loop,
-            &new.coroutine,
-            at_once,
-            new.context.as_deref(),
-        )?;
         if version.names_afterwards
             && let Some(name) = name
         {
@@ -862,6 +823,10 @@ fn tasks_attribute<'py>(group: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(of(group).tasks(group.py())?.into_any())
 }
 
+fn on_task_done_attribute<'py>(group: &Bound<'py, PyAny>) -> Returned<'py> {
+    ON_TASK_DONE.bind(group)
+}
+
 fn errors_attribute<'py>(group: &Bound<'py, PyAny>) -> Returned<'py> {
     let state = of(group);
     if state.forgot_errors.get() && !state.errors.is_set() {
@@ -887,13 +852,6 @@ pub fn functions() -> Vec<ffi::PyMethodDef> {
 /// What Python raises while it makes types.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    futures::set_waiters(Waiters {
-        is_waiter: |object| TASK_GROUP.is_instance(object),
-        wake: child_done,
-        wants_future: true,
-        method: |group| group.getattr(intern!(group.py(), "_on_task_done")),
-        context: |_| Ok(None),
-    });
     make_operation!(py, Enter)?;
     make_operation!(py, Exit)?;
     let mut slots = class_slots::<TaskGroupClass>();
@@ -909,7 +867,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 method!(fast "create_task" => create_task, "Make a task of a coroutine, in this group, and return it."),
                 method!(one "_is_base_error" => is_base_error_method, "Return True for an exception that is raised as it is."),
                 method!(none "_abort" => abort_method, "Cancel all tasks."),
-                method!(one "_on_task_done" => on_task_done, "Deal with the end of a task."),
             ],
             properties: vec![
                 attribute!(flag "_entered" => entered),
@@ -920,6 +877,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 attribute!(object "_parent_task" => parent),
                 attribute!(object "_base_error" => base_error),
                 attribute!(object "_on_completed_fut" => completed),
+                property!("_on_task_done" => on_task_done_attribute),
                 property!("_tasks" => tasks_attribute),
                 property!("_errors" => errors_attribute),
             ],

@@ -93,7 +93,7 @@ fn release<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 }
 
 /// The methods that native code calls on itself, as far as they can be replaced.
-const REPLACEABLE: [&str; 3] = ["call_soon", "time", "create_task"];
+const REPLACEABLE: [&str; 3] = ["call_soon", "create_task", "time"];
 
 /// After an attribute was set on an instance: whether it replaces a method that native code relies on.
 ///
@@ -116,8 +116,8 @@ fn find_overridden(object: &Bound<'_, PyAny>) -> PyResult<()> {
     let state = EVENT_LOOP.of(object);
     let mut overridden = state.overridden.get();
     overridden.call_soon = is_replaced(object, &native, "call_soon")?;
-    overridden.time = is_replaced(object, &native, "time")?;
     overridden.create_task = is_replaced(object, &native, "create_task")?;
+    overridden.time = is_replaced(object, &native, "time")?;
     state.overridden.set(overridden);
     // The look-ups have made Python number the class, if it can.
     state.class_version.set(class_version(object));
@@ -170,8 +170,8 @@ impl EventLoop {
             // Whatever cannot be looked up is not ours.
             Err(_) => Overridden {
                 call_soon: true,
-                time: true,
                 create_task: true,
+                time: true,
             },
         }
     }

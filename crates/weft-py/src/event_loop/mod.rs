@@ -26,7 +26,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyAny;
 use weft_reactor::{Poller, TimerQueue, Waker, WatchTable};
 
-pub use current_task::{current_task, enter_task, leave_task, registered_task, restore_task};
+pub use current_task::{
+    current_task, enter_task, leave_task, registered_task, rest_task, restore_task,
+};
 pub use ready::{Job, Ready};
 pub use schedule::{
     InItsPlace, call_soon_by_method, call_soon_directly, job_at, job_later, job_soon,
@@ -38,7 +40,7 @@ pub use watches::{Interest, rewatch, unwatch, watch};
 use crate::event_loop::handles::HANDLE;
 use crate::ffi::class::Description;
 use crate::ffi::context::SharedContexts;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::{Owner, class_slots, track};
 use crate::ffi::{Class, Native, Reference, Slot, Visit};
 use crate::slot;
 use ready::ReadyQueue;
@@ -58,7 +60,7 @@ pub struct EventLoop {
     closed: Cell<bool>,
     stopping: Cell<bool>,
     debug: Cell<bool>,
-    /// Whether `call_soon`, `time` or `create_task` was replaced, by a subclass or on the instance …
+    /// Whether `call_soon` or one of its like was replaced, by a subclass or on the instance …
     overridden: Cell<Overridden>,
     /// … as found when the class had this version.
     class_version: Cell<u32>,
@@ -67,14 +69,16 @@ pub struct EventLoop {
     /// The task that asyncio's registry names as this loop's current one.
     current_task: Slot,
     contexts: SharedContexts,
+    /// Whether tasks that have not begun may stay out of the garbage collector's sight; see [`EventLoop::hides_tasks`].
+    turning: Cell<bool>,
 }
 
 /// Methods whose replacements native code must respect.
 #[derive(Clone, Copy, Debug, Default)]
 struct Overridden {
     call_soon: bool,
-    time: bool,
     create_task: bool,
+    time: bool,
 }
 
 impl Default for EventLoop {
@@ -96,6 +100,7 @@ impl Default for EventLoop {
             task_factory: Slot::empty(),
             current_task: Slot::empty(),
             contexts: SharedContexts::default(),
+            turning: Cell::default(),
         }
     }
 }
@@ -152,6 +157,15 @@ impl Native for EventLoop {
     }
 }
 
+/// Lets the garbage collector see all jobs' objects.
+fn show_all<'a>(py: Python<'_>, entries: impl IntoIterator<Item = &'a Ready>) {
+    for entry in entries {
+        if let Ready::Job { object, .. } = entry {
+            track(object.bind(py));
+        }
+    }
+}
+
 /// Reports a handle that the loop holds. Handles are no collected objects; where the loop is the only owner, the
 /// handle's references count as the loop's own.
 fn visit_handle(handle: &Reference, visit: Visit) -> c_int {
@@ -175,6 +189,7 @@ impl EventLoop {
         let poller = self.poller.borrow_mut().take();
         self.waker.borrow_mut().take();
         drop(poller);
+        show_all(py, &ready);
         // Emptied, not only dropped: what a handle refers to may refer to the handle.
         for entry in &ready {
             if let Ready::Handle(handle) = entry
@@ -201,12 +216,24 @@ impl EventLoop {
         !self.debug.get() && !self.closed.get() && !self.overridden(event_loop).call_soon
     }
 
-    /// Whether `create_task` makes native tasks, so that native code need not call it.
+    /// Whether native code may make and start tasks itself instead of calling `create_task`.
     #[inline]
-    pub fn makes_tasks_directly(&self, event_loop: &Bound<'_, PyAny>) -> bool {
-        self.schedules_directly(event_loop)
+    pub fn creates_tasks_directly(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        let overridden = self.overridden(event_loop);
+        !self.debug.get()
+            && !self.closed.get()
+            && !overridden.call_soon
+            && !overridden.create_task
             && !self.task_factory.is_set()
-            && !self.overridden(event_loop).create_task
+    }
+
+    /// Whether an object that only the ready queue makes live need not be tracked by the garbage collector.
+    ///
+    /// The collector may take what it cannot see for alive, never for dead. While the loop turns, everything in the queue
+    /// is alive; when it stops, what is left there is shown to the collector.
+    #[inline]
+    pub fn hides_tasks(&self) -> bool {
+        self.turning.get()
     }
 
     /// Appends an entry to the ready queue. The caller has looked at [`Self::schedules_directly`].

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyAny;
 
 use super::Slot;
 use super::class::{Class, Dead, Native, Visit};
@@ -205,12 +206,37 @@ unsafe extern "C" fn finalize_extending<O: Owner>(object: *mut ffi::PyObject) {
     }
 }
 
+/// Lets the garbage collector see an object; without effect where it does or cannot.
+#[inline]
+pub fn track(object: &Bound<'_, PyAny>) {
+    // SAFETY: a live object, whose references are all in place; looked at before it is entered twice.
+    unsafe {
+        if ffi::PyObject_IS_GC(object.as_ptr()) != 0
+            && ffi::PyObject_GC_IsTracked(object.as_ptr()) == 0
+        {
+            ffi::PyObject_GC_Track(object.as_ptr().cast());
+        }
+    }
+}
+
+/// Hides an object from the garbage collector, which takes all that it refers to for alive then.
+#[inline]
+pub fn untrack(object: &Bound<'_, PyAny>) {
+    // SAFETY: a live object of a collected type, as is looked at here; without effect where it is not tracked.
+    unsafe {
+        if ffi::PyObject_IS_GC(object.as_ptr()) != 0 {
+            ffi::PyObject_GC_UnTrack(object.as_ptr().cast());
+        }
+    }
+}
+
 unsafe extern "C" fn dealloc_extending<O: Owner>(object: *mut ffi::PyObject) {
     // SAFETY: as in `dealloc`. The base's function clears its part, frees the memory and, where it is a heap type
     // (from Python 3.12), releases the type; a static base does not know about ours.
     unsafe {
         let ty = ffi::Py_TYPE(object);
         if ptr::eq(ty, O::class().as_type_ptr())
+            && super::base::has_last_words(object)
             && ffi::PyObject_CallFinalizerFromDealloc(object) < 0
         {
             return;

@@ -15,6 +15,7 @@
 pub mod base;
 pub mod bytes;
 pub mod call;
+pub mod callback;
 pub mod class;
 pub mod context;
 pub mod lifecycle;

@@ -184,10 +184,42 @@ pub fn class_version(object: &Bound<'_, PyAny>) -> u32 {
     unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_version_tag }
 }
 
-/// Whether `object` is a coroutine made by `async def`.
+/// The function behind `__iter__` of native coroutines, by address.
+static ITER_NATIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Makes [`is_coroutine`] know classes whose `tp_iter` is in this slot.
+pub fn set_native_iter(slot: &ffi::PyType_Slot) {
+    ITER_NATIVE.store(slot.pfunc.addr(), Ordering::Relaxed);
+}
+
+/// Whether `object` is a coroutine made by `async def`, or a native one.
 #[inline]
 pub fn is_coroutine(object: &Bound<'_, PyAny>) -> bool {
-    is_exactly(object, &raw mut ffi::PyCoro_Type)
+    if is_exactly(object, &raw mut ffi::PyCoro_Type) {
+        return true;
+    }
+    // SAFETY: reads the type of a live object.
+    unsafe {
+        (*ffi::Py_TYPE(object.as_ptr()))
+            .tp_iter
+            .is_some_and(|function| function as usize == ITER_NATIVE.load(Ordering::Relaxed))
+    }
+}
+
+/// Whether `==` and `hash()` of `object` are those of `object()`, which tell objects apart by identity alone.
+#[inline]
+pub fn is_compared_by_identity(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: reads the types of live objects.
+    unsafe {
+        let (ty, plain) = (
+            ffi::Py_TYPE(object.as_ptr()),
+            &raw mut ffi::PyBaseObject_Type,
+        );
+        let address = |function: Option<ffi::hashfunc>| function.map_or(0, |f| f as usize);
+        let compare = |function: Option<ffi::richcmpfunc>| function.map_or(0, |f| f as usize);
+        address((*ty).tp_hash) == address((*plain).tp_hash)
+            && compare((*ty).tp_richcompare) == compare((*plain).tp_richcompare)
+    }
 }
 
 /// Whether `object` is a generator.

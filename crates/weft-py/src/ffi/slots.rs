@@ -44,6 +44,20 @@ macro_rules! slot {
         }
         $crate::slot!(@entry Py_am_await, raw)
     }};
+    (aiter $function:path) => {{
+        unsafe extern "C" fn raw(slf: *mut pyo3::ffi::PyObject) -> *mut pyo3::ffi::PyObject {
+            // SAFETY: only Python calls this, with a live instance.
+            unsafe { $crate::ffi::method::noargs(slf, $function) }
+        }
+        $crate::slot!(@entry Py_am_aiter, raw)
+    }};
+    (anext $function:path) => {{
+        unsafe extern "C" fn raw(slf: *mut pyo3::ffi::PyObject) -> *mut pyo3::ffi::PyObject {
+            // SAFETY: only Python calls this, with a live instance.
+            unsafe { $crate::ffi::method::noargs(slf, $function) }
+        }
+        $crate::slot!(@entry Py_am_anext, raw)
+    }};
     (next $function:path) => {{
         unsafe extern "C" fn raw(slf: *mut pyo3::ffi::PyObject) -> *mut pyo3::ffi::PyObject {
             // SAFETY: only Python calls this, with a live instance.

@@ -9,6 +9,8 @@
 //! waking it moves that reference into the ready queue. Code outside this module never sees the bare task: reading
 //! `_callbacks` shows the bound method that asyncio would have registered.
 
+mod callbacks;
+mod gathering;
 mod iterator;
 
 use std::sync::OnceLock;
@@ -21,20 +23,33 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBool, PyList, PyTuple};
 
-use crate::event_loop::{self, EVENT_LOOP, EventLoop, InItsPlace, Job, Ready};
+use crate::event_loop::{self, EVENT_LOOP, EventLoop, Job, Ready};
 use crate::ffi::base;
 use crate::ffi::call::{call1, call2};
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, extending_slots};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{function_of_entry, receiver_of_builtin};
-use crate::ffi::{Class, context};
+use crate::ffi::{Class, callback, context};
 use crate::imports::imports;
 use crate::{method, property, slot};
+use callbacks::store_callback;
+pub use callbacks::{
+    Ending, Failure, add_callback, ending, failure, feeds_directly, forget_awaited_by, initialise,
+    note_awaited_by, remove_callback,
+};
+pub use gathering::GATHERING;
 pub use iterator::{iterate, thrown_error};
 
 /// `weft.Future`. It adds no field to its base.
 pub static FUTURE: Class<()> = Class::new();
+
+/// Whether `object` is a future of a native class, whose memory is known and whose callbacks are scheduled natively.
+/// Tasks are asked for elsewhere.
+#[inline]
+pub fn is_native(object: &Bound<'_, PyAny>) -> bool {
+    FUTURE.is_exact(object) || GATHERING.is_exact(object)
+}
 
 struct FutureClass;
 
@@ -45,56 +60,38 @@ impl Owner for FutureClass {
     }
 }
 
-/// What this module has to know of one kind of object that waits for futures: of tasks, and of primitives that watch
-/// many futures. Told by the modules that build on this.
+/// What this module has to know of the tasks that wait for futures; told by the module of tasks, which builds on this.
 #[derive(Clone, Copy, Debug)]
 pub struct Waiters {
-    /// Whether an object is of this kind.
+    /// Whether an object is such a task.
     pub is_waiter: fn(&Bound<'_, PyAny>) -> bool,
-    /// The job that tells one that the future is done.
+    /// The job that wakes one.
     pub wake: Job,
-    /// Whether the job wants the future as its argument.
-    pub wants_future: bool,
     /// The bound method that stands for one wherever Python looks.
     pub method: for<'py> fn(&Bound<'py, PyAny>) -> Returned<'py>,
     /// The context that the method has to be called in.
     pub context: for<'py> fn(&Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>>,
 }
 
-/// The kinds, tasks first.
-static WAITERS: [OnceLock<Waiters>; 8] = [const { OnceLock::new() }; 8];
+static WAITERS: OnceLock<Waiters> = OnceLock::new();
 
-/// Tells this module about a kind of waiting objects.
+/// Tells this module about waiting tasks.
 pub fn set_waiters(waiters: Waiters) {
-    for place in &WAITERS {
-        if place.set(waiters).is_ok() {
-            return;
-        }
-    }
-}
-
-/// The kind of an object that is stored in the place of a callback.
-#[inline]
-fn kind_of(object: &Bound<'_, PyAny>) -> Option<&'static Waiters> {
-    WAITERS
-        .iter()
-        .map_while(OnceLock::get)
-        .find(|kind| (kind.is_waiter)(object))
+    WAITERS.get_or_init(|| waiters);
 }
 
 /// # Errors
-/// `RuntimeError` for an object that is no waiter.
-fn waiters(object: &Bound<'_, PyAny>) -> PyResult<&'static Waiters> {
-    kind_of(object).ok_or_else(|| PyRuntimeError::new_err("not an object that can wait"))
+/// `RuntimeError` before [`set_waiters`], when no task exists that could wait.
+fn waiters() -> PyResult<&'static Waiters> {
+    WAITERS
+        .get()
+        .ok_or_else(|| PyRuntimeError::new_err("no task can wait yet"))
 }
 
-/// `call_soon` was given a waiting object itself: somebody has completed a native future by a method of its base, which
-/// takes what it finds in the callback's place for a callback.
-fn callable_for<'py>(callback: &Bound<'py, PyAny>) -> PyResult<Option<InItsPlace<'py>>> {
-    match kind_of(callback) {
-        Some(kind) => Ok(Some(((kind.method)(callback)?, (kind.context)(callback)?))),
-        None => Ok(None),
-    }
+fn is_waiter(object: &Bound<'_, PyAny>) -> bool {
+    WAITERS
+        .get()
+        .is_some_and(|waiters| (waiters.is_waiter)(object))
 }
 
 /// The state of a future's loop where it is one of ours that can be fed directly.
@@ -167,47 +164,59 @@ fn schedule_one<'py>(
     callback: Bound<'py, PyAny>,
     context: Option<Bound<'py, PyAny>>,
 ) -> PyResult<()> {
-    // Only a waiter is stored without a context; in a list of callbacks its context is None.
     let waiter = match &context {
-        Some(context) if !context.is_none() => None,
-        _ => kind_of(&callback),
+        // Only a waiter is stored without a context; in a list of callbacks its context is None.
+        None => true,
+        Some(context) => context.is_none() && is_waiter(&callback),
     };
-    match (state, waiter, context) {
-        (Some(state), Some(kind), _) => {
+    match (state, context) {
+        (Some(state), _) if waiter => {
             state.push(Ready::Job {
-                run: kind.wake,
+                run: waiters()?.wake,
                 object: callback.into(),
-                argument: kind.wants_future.then(|| future.clone().into()),
+                argument: None,
             });
             Ok(())
         }
-        (Some(state), None, Some(context)) if !context.is_none() => {
+        (Some(state), Some(context)) if !context.is_none() => {
+            if callback::recognise(&callback).is_some() {
+                state.push(Ready::Job {
+                    run: callbacks::run_callback,
+                    object: callback.into(),
+                    argument: Some(future.clone().into()),
+                });
+                return Ok(());
+            }
             event_loop::call_soon_directly(state, event_loop, callback, future.clone(), context)
         }
-        (_, Some(kind), _) => {
-            let (method, context) = ((kind.method)(&callback)?, (kind.context)(&callback)?);
-            event_loop::call_soon_by_method(event_loop, &method, future, context.as_ref())
-        }
-        (_, None, context) => {
+        (_, context) => {
+            let (callback, context) = if waiter {
+                (
+                    (waiters()?.method)(&callback)?,
+                    (waiters()?.context)(&callback)?,
+                )
+            } else {
+                (callback, context)
+            };
             event_loop::call_soon_by_method(event_loop, &callback, future, context.as_ref())
         }
     }
 }
 
-/// Registers a waiting object to be woken when `future`, which is pending, is done.
+/// Registers a native task to be woken when `future`, which is pending, is done.
 ///
 /// # Errors
 /// `MemoryError`.
 #[inline]
-pub fn add_waiter(future: &Bound<'_, PyAny>, waiter: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn add_waiter(future: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = future.py();
     let fields = base::future(future);
     if !fields.callback0.is_set() && !fields.callbacks.is_set() {
-        fields.callback0.fill(waiter.clone());
+        fields.callback0.fill(task.clone());
         return Ok(());
     }
-    // Its own context is found through the waiter.
-    let pair = PyTuple::new(py, [Some(waiter.clone()), None])?;
+    // Its own context is found through the task.
+    let pair = PyTuple::new(py, [Some(task.clone()), None])?;
     if let Some(list) = fields.callbacks.get(py) {
         list.cast_into::<PyList>()?.append(pair)?;
     } else {
@@ -339,16 +348,8 @@ fn add_done_callback<'py>(future: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Re
         if let Some(event_loop) = &event_loop {
             schedule_one(state, event_loop, future, callback, Some(context))?;
         }
-    } else if !fields.callback0.is_set() && !fields.callbacks.is_set() {
-        fields.callback0.fill(callback);
-        fields.context0.set(context);
     } else {
-        let pair = PyTuple::new(py, [callback, context])?;
-        if let Some(list) = fields.callbacks.get(py) {
-            list.cast_into::<PyList>()?.append(pair)?;
-        } else {
-            fields.callbacks.set(PyList::new(py, [pair])?.into_any());
-        }
+        store_callback(future, callback, context)?;
     }
     Ok(py.None().into_bound(py))
 }
@@ -367,42 +368,14 @@ fn remove_done_callback<'py>(
     )
 }
 
-/// Takes a waiting object away again, where it still waits for `future`.
-///
-/// # Errors
-/// `MemoryError`.
-pub fn remove_waiter(future: &Bound<'_, PyAny>, waiter: &Bound<'_, PyAny>) -> PyResult<()> {
-    let fields = base::future(future);
-    if fields.callback0.is(waiter) {
-        fields.callback0.clear();
-        return Ok(());
-    }
-    let Some(others) = fields.callbacks.get(future.py()) else {
-        return Ok(());
-    };
-    let others = others.cast_into::<PyList>()?;
-    for (index, pair) in others.iter().enumerate() {
-        if pair.cast::<PyTuple>()?.get_item(0)?.is(waiter) {
-            others.del_item(index)?;
-            break;
-        }
-    }
-    if others.is_empty() {
-        // As the base leaves it, which looks at the list to tell whether there are callbacks.
-        fields.callbacks.clear();
-    }
-    Ok(())
-}
-
-/// Puts the wake-up method of each waiting object where the object itself stands.
+/// Puts the wake-up method of each waiting task where the task itself stands.
 fn show_waiters(future: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = future.py();
     let fields = base::future(future);
     if let Some(first) = fields.callback0.get(py)
         && !fields.context0.is_set()
     {
-        let kind = waiters(&first)?;
-        let (method, context) = ((kind.method)(&first)?, (kind.context)(&first)?);
+        let (method, context) = ((waiters()?.method)(&first)?, (waiters()?.context)(&first)?);
         fields.callback0.set(method);
         fields
             .context0
@@ -412,9 +385,9 @@ fn show_waiters(future: &Bound<'_, PyAny>) -> PyResult<()> {
         let others = others.cast_into::<PyList>()?;
         for (index, pair) in others.iter().enumerate() {
             let callback = pair.cast::<PyTuple>()?.get_item(0)?;
-            if let Some(kind) = kind_of(&callback) {
-                let context = (kind.context)(&callback)?;
-                others.set_item(index, ((kind.method)(&callback)?, context))?;
+            if is_waiter(&callback) {
+                let context = (waiters()?.context)(&callback)?;
+                others.set_item(index, ((waiters()?.method)(&callback)?, context))?;
             }
         }
     }
@@ -422,7 +395,7 @@ fn show_waiters(future: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// `_callbacks`: pairs of callback and context, a waiting native task shown as its wake-up method.
-fn callbacks<'py>(future: &Bound<'py, PyAny>) -> Returned<'py> {
+fn shown_callbacks<'py>(future: &Bound<'py, PyAny>) -> Returned<'py> {
     let py = future.py();
     let fields = base::future(future);
     if !fields.is_alive() {
@@ -430,8 +403,11 @@ fn callbacks<'py>(future: &Bound<'py, PyAny>) -> Returned<'py> {
     }
     let shown = PyList::empty(py);
     let show = |callback: Bound<'py, PyAny>, context: Option<Bound<'py, PyAny>>| -> PyResult<()> {
-        if let Some(kind) = kind_of(&callback) {
-            shown.append(((kind.method)(&callback)?, (kind.context)(&callback)?))
+        if is_waiter(&callback) {
+            shown.append((
+                (waiters()?.method)(&callback)?,
+                (waiters()?.context)(&callback)?,
+            ))
         } else {
             shown.append((callback, context))
         }
@@ -473,7 +449,7 @@ pub fn common_methods() -> Vec<ffi::PyMethodDef> {
 
 /// Properties that futures and tasks share.
 pub fn common_properties() -> Vec<ffi::PyGetSetDef> {
-    vec![property!("_callbacks" => callbacks)]
+    vec![property!("_callbacks" => shown_callbacks)]
 }
 
 /// The methods that this module adds to the loop.
@@ -499,7 +475,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             "cancel($self, msg=None)\n--\n\nCancel the future and schedule its callbacks. Return False where it is done already."),
     ]);
     event_loop::handles::set_trust(is_completion);
-    event_loop::set_callable_for(callable_for);
     iterator::make(py)?;
     let mut slots = extending_slots::<FutureClass>();
     slots.extend([slot!(await iterate), slot!(iter iterate)]);
@@ -520,7 +495,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             ..Description::default()
         },
     )?;
-    module.add("Future", class)
+    module.add("Future", class)?;
+    gathering::make(module)
 }
 
 /// A borrowed optional as an owned one.

@@ -22,11 +22,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::types::{PyAny, PyDict, PyList, PyTuple};
 
-use crate::event_loop::{EVENT_LOOP, EventLoop, Ready, registered_task, restore_task};
+use crate::event_loop::{
+    self, EVENT_LOOP, EventLoop, InItsPlace, Ready, registered_task, restore_task,
+};
 use crate::ffi::base;
 use crate::ffi::call::call1;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, extending_slots};
+use crate::ffi::lifecycle::{Owner, extending_slots, untrack};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{is_coroutine, is_exact_string};
 use crate::ffi::registry::{self, Member};
@@ -34,8 +36,7 @@ use crate::ffi::{Class, Native, context};
 use crate::futures::{self, FUTURE, Waiters};
 use crate::imports::imports;
 use crate::{method, slot};
-pub use step::{forget_awaited_by, note_awaited_by};
-use step::{step, wake, wakeup_method};
+use step::{first_step, step, wake, wakeup_method};
 
 /// What a native task adds to its base.
 #[derive(Debug, Default)]
@@ -100,50 +101,16 @@ fn create_task<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retu
     if further || !state.schedules_directly(event_loop) || state.has_task_factory() {
         return create_task_by_class(state, event_loop, &coroutine, args);
     }
-    create(
-        state,
-        event_loop,
-        &coroutine,
-        name.as_deref(),
-        context.as_deref(),
-    )
-}
-
-/// `create_task()` of a loop that makes its tasks directly.
-///
-/// # Errors
-/// `TypeError` where `coroutine` is none.
-#[inline]
-pub fn create<'py>(
-    state: &EventLoop,
-    event_loop: &Bound<'py, PyAny>,
-    coroutine: &Bound<'py, PyAny>,
-    name: Option<&Bound<'py, PyAny>>,
-    context: Option<&Bound<'py, PyAny>>,
-) -> Returned<'py> {
     let task = TASK.instance(event_loop.py())?;
     start(
         state,
         event_loop,
         &task,
-        coroutine,
-        name.filter(|name| !name.is_none()),
-        context.filter(|context| !context.is_none()),
+        &coroutine,
+        name.as_deref().filter(|name| !name.is_none()),
+        context.as_deref().filter(|context| !context.is_none()),
     )?;
     Ok(task)
-}
-
-/// `task.set_name(name)` of a native task that has just been made: its number is used up all the same.
-///
-/// # Errors
-/// What `str()` raises.
-pub fn rename(task: &Bound<'_, PyAny>, name: &Bound<'_, PyAny>) -> PyResult<()> {
-    base::task(task).name.set(if is_exact_string(name) {
-        name.clone()
-    } else {
-        name.str()?.into_any()
-    });
-    Ok(())
 }
 
 /// Makes a task by a factory, or by calling the class with every argument.
@@ -164,6 +131,41 @@ fn create_task_by_class<'py>(
     }
     keywords.set_item("loop", event_loop)?;
     TASK.type_object(py).call((coroutine,), Some(&keywords))
+}
+
+/// A new task of `event_loop`, where that is a native loop whose `create_task` would make one just so.
+///
+/// # Errors
+/// `TypeError` where `coroutine` is none.
+#[inline]
+pub fn create<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    coroutine: &Bound<'py, PyAny>,
+    name: Option<&Bound<'py, PyAny>>,
+    context: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Some(state) = EVENT_LOOP
+        .get(event_loop)
+        .filter(|state| state.creates_tasks_directly(event_loop))
+    else {
+        return Ok(None);
+    };
+    let task = TASK.instance(event_loop.py())?;
+    start(state, event_loop, &task, coroutine, name, context)?;
+    Ok(Some(task))
+}
+
+/// `task.set_name(name)` of a native task.
+///
+/// # Errors
+/// What `str()` raises.
+pub fn rename(task: &Bound<'_, PyAny>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+    base::task(task).name.set(if is_exact_string(name) {
+        name.clone()
+    } else {
+        name.str()?.into_any()
+    });
+    Ok(())
 }
 
 /// Fills a fresh task in and schedules its first step on a loop that can be fed directly.
@@ -209,8 +211,12 @@ fn start<'py>(
     } else {
         native.member.join(task);
     }
+    let hidden = state.hides_tasks();
+    if hidden {
+        untrack(task);
+    }
     state.push(Ready::Job {
-        run: step,
+        run: if hidden { first_step } else { step },
         object: task.clone().into(),
         argument: None,
     });
@@ -404,6 +410,15 @@ pub fn forget_task(task: &Bound<'_, PyAny>) {
     }
 }
 
+/// `call_soon` was given a waiting task itself: somebody has completed a native future by a method of its base, which
+/// takes what it finds in the callback's place for a callback.
+fn callable_for<'py>(callback: &Bound<'py, PyAny>) -> PyResult<Option<InItsPlace<'py>>> {
+    if !steps_natively(callback) {
+        return Ok(None);
+    }
+    Ok(Some((wakeup_method(callback)?, own_context(callback)?)))
+}
+
 /// The methods that this module adds to the loop.
 pub fn loop_methods() -> Vec<ffi::PyMethodDef> {
     vec![method!(fast "create_task" => create_task,
@@ -450,10 +465,10 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             ..Description::default()
         },
     )?;
+    event_loop::set_callable_for(callable_for);
     futures::set_waiters(Waiters {
         is_waiter: steps_natively,
         wake,
-        wants_future: false,
         method: wakeup_method,
         context: own_context,
     });

@@ -14,16 +14,18 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict};
 
 use super::deadline::{Leaving, TIMEOUT};
-use crate::ffi::call::{MethodDefinition, bound_method, method0, method1};
+use crate::ffi::call::method0;
+use crate::ffi::callback::Callback;
 use crate::ffi::method::{Args, Returned, missing_argument};
-use crate::ffi::object::{is_exact_float, is_exact_int};
-use crate::ffi::{Slot, Visit};
-use crate::futures::{self, FUTURE, Waiters};
+use crate::ffi::object::{is_coroutine, is_exact_float, is_exact_int};
+use crate::ffi::{Slot, Visit, context};
+use crate::futures;
 use crate::imports::imports;
 use crate::operations::{
     self, Operation, Step, create_future, finish_unless_done, is_done, is_native, running_loop,
 };
-use crate::{make_operation, method, operation};
+use crate::tasks;
+use crate::{done_callback, make_operation, method, operation};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
@@ -269,12 +271,9 @@ impl WaitFor {
     /// Takes the waiter away from what is awaited.
     fn forget_waiter(&self, py: Python<'_>) -> PyResult<()> {
         match (self.awaited.get(py), self.waiter.take(py)) {
-            (Some(future), Some(waiter)) => method1(
-                &future,
-                intern!(py, "remove_done_callback"),
-                &bound_method(&RELEASE, &waiter)?,
-            )
-            .map(drop),
+            (Some(future), Some(waiter)) => {
+                futures::remove_callback(&future, &RELEASE.bind(&waiter)?)
+            }
             _ => Ok(()),
         }
     }
@@ -304,6 +303,11 @@ fn ensure_future<'py>(event_loop: &Bound<'py, PyAny>, awaited: Bound<'py, PyAny>
     {
         return Ok(awaited);
     }
+    if is_coroutine(&awaited)
+        && let Some(task) = tasks::create(event_loop, &awaited, None, None)?
+    {
+        return Ok(task);
+    }
     let keywords = PyDict::new(py);
     if cfg!(not(Py_3_12)) {
         keywords.set_item(intern!(py, "loop"), event_loop)?;
@@ -314,36 +318,18 @@ fn ensure_future<'py>(event_loop: &Bound<'py, PyAny>, awaited: Bound<'py, PyAny>
 
 // -- a future that is released when another one is done -----------------------------------------------
 
+static RELEASE: Callback = done_callback!("_release_waiter" => release);
+
+/// Finishes a future because another one is done.
+fn release(waiter: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<()> {
+    finish_unless_done(waiter, waiter.py().None().into_bound(waiter.py()))
+}
+
 /// Has `waiter` finished when `future` is done.
-fn add_release<'py>(
-    future: &Bound<'py, PyAny>,
-    waiter: &Bound<'py, PyAny>,
-) -> PyResult<()> {
-    if is_native(future) && FUTURE.is_exact(waiter) && !is_done(future)? {
-        return futures::add_waiter(future, waiter);
-    }
-    let release = bound_method(&RELEASE, waiter)?;
-    method1(future, intern!(future.py(), "add_done_callback"), &release).map(drop)
+fn add_release<'py>(future: &Bound<'py, PyAny>, waiter: &Bound<'py, PyAny>) -> PyResult<()> {
+    let context = context::copy_current(future.py())?;
+    futures::add_callback(future, &RELEASE.bind(waiter)?, &context)
 }
-
-/// The job of a waiter that is stored in the place of a callback.
-fn release_job<'py>(
-    event_loop: &Bound<'py, PyAny>,
-    waiter: &Bound<'py, PyAny>,
-    _: Option<Bound<'py, PyAny>>,
-) -> PyResult<()> {
-    finish_unless_done(waiter, event_loop.py().None().into_bound(event_loop.py()))
-}
-
-fn release<'py>(waiter: &Bound<'py, PyAny>, _: &Bound<'py, PyAny>) -> Returned<'py> {
-    let none = waiter.py().None().into_bound(waiter.py());
-    finish_unless_done(waiter, none.clone())?;
-    Ok(none)
-}
-
-static RELEASE: MethodDefinition = MethodDefinition::new(
-    method!(one "_release_waiter" => release, "Finish the future, unless it is done."),
-);
 
 // -- the function ----------------------------------------------------------------------------------
 
@@ -371,12 +357,5 @@ pub fn function() -> ffi::PyMethodDef {
 /// # Errors
 /// What Python raises while it makes types.
 pub fn register(py: Python<'_>) -> PyResult<()> {
-    futures::set_waiters(Waiters {
-        is_waiter: |object| FUTURE.is_exact(object),
-        wake: release_job,
-        wants_future: false,
-        method: |waiter| bound_method(&RELEASE, waiter),
-        context: |_| Ok(None),
-    });
     make_operation!(py, WaitFor)
 }
