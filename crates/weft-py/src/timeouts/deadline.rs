@@ -120,6 +120,12 @@ impl Timeout {
         self.state.get()
     }
 
+    /// Whether a task is inside.
+    #[inline]
+    pub fn is_entered(&self) -> bool {
+        matches!(self.state.get(), State::Entered | State::Expiring)
+    }
+
     /// The moment as Python has it; `None` is never.
     pub fn when<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         match self.when.get() {
@@ -164,8 +170,8 @@ impl Timeout {
         }
         if let Some(state) = EVENT_LOOP.get(&event_loop) {
             let now = state.now(&event_loop)?;
-            if is_exact_float(delay) || is_exact_int(delay) {
-                self.when.set(When::At(now + delay.extract::<f64>()?));
+            if let Some(delay) = seconds(delay) {
+                self.when.set(When::At(now + delay));
             } else {
                 self.set_when(&PyFloat::new(delay.py(), now).add(delay)?);
             }
@@ -307,10 +313,10 @@ impl Timeout {
         py: Python<'py>,
         error: Option<Leaving<'_, 'py>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let state = self.state.get();
-        if state != State::Entered && state != State::Expiring {
+        if !self.is_entered() {
             return Err(PyAssertionError::new_err(()));
         }
+        let state = self.state.get();
         if let Some(timer) = self.timer.take(py) {
             cancel_timer(&timer)?;
         }
@@ -344,6 +350,19 @@ impl Timeout {
             }
         }
         Ok(None)
+    }
+}
+
+/// A number of seconds, where it is of a type that is quick to read.
+#[inline]
+#[expect(clippy::cast_precision_loss, reason = "as Python does it")]
+pub fn seconds(number: &Bound<'_, PyAny>) -> Option<f64> {
+    if is_exact_float(number) {
+        number.extract().ok()
+    } else if is_exact_int(number) {
+        number.extract::<i64>().ok().map(|number| number as f64)
+    } else {
+        None
     }
 }
 

@@ -13,11 +13,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict};
 
-use super::deadline::{Leaving, TIMEOUT};
+use super::deadline::{Leaving, TIMEOUT, seconds};
 use crate::ffi::call::method0;
 use crate::ffi::callback::Callback;
 use crate::ffi::method::{Args, Returned, missing_argument};
-use crate::ffi::object::{is_coroutine, is_exact_float, is_exact_int};
+use crate::ffi::object::is_coroutine;
 use crate::ffi::{Slot, Visit, context};
 use crate::futures;
 use crate::imports::imports;
@@ -287,10 +287,10 @@ impl WaitFor {
 /// Whether a time limit is zero or negative.
 #[inline]
 fn has_passed(delay: &Bound<'_, PyAny>) -> PyResult<bool> {
-    if is_exact_float(delay) || is_exact_int(delay) {
-        return Ok(delay.extract::<f64>()? <= 0.0);
+    match seconds(delay) {
+        Some(delay) => Ok(delay <= 0.0),
+        None => delay.le(0),
     }
-    delay.le(0)
 }
 
 /// `asyncio.ensure_future()`, which a future of the loop passes as it is.
