@@ -11,6 +11,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from weft._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from weft._taskgroups import TaskGroup
 from weft._timeouts import Timeout, timeout, timeout_at, wait_for
 from weft._weft import (
@@ -27,6 +28,12 @@ from weft._weft import (
 __all__ = ["PRIMITIVES", "put_in_place", "take_back"]
 
 PRIMITIVES: dict[str, Any] = {
+    "Barrier": Barrier,
+    "BoundedSemaphore": BoundedSemaphore,
+    "Condition": Condition,
+    "Event": Event,
+    "Lock": Lock,
+    "Semaphore": Semaphore,
     "TaskGroup": TaskGroup,
     "Timeout": Timeout,
     "as_completed": as_completed,

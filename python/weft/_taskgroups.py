@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from weft import _weft
+from weft._classes import StandIn
 
 __all__ = ["TaskGroup"]
 
 
-class TaskGroup(_weft.TaskGroup, asyncio.TaskGroup):
+class TaskGroup(_weft.TaskGroup, asyncio.TaskGroup, metaclass=StandIn, stock=asyncio.TaskGroup):
     """An asynchronous context manager that holds tasks: `create_task()` makes them, and the block
     is left when all of them are done.
 
@@ -18,7 +19,6 @@ class TaskGroup(_weft.TaskGroup, asyncio.TaskGroup):
     """
 
     __slots__ = ()
-    __module__ = "weft"
 
 
 _weft._use_task_group(TaskGroup)

@@ -25,7 +25,6 @@ LAYERS = {
     "futures": 2,
     "tasks": 2,
     "operations": 3,
-    "ready": 3,
     "sleeping": 3,
     "gathering": 3,
     "waiting": 3,

@@ -71,6 +71,18 @@ pub struct Imports {
     pub add_to_awaited_by: Py<PyAny>,
     /// `_asyncio.future_discard_from_awaited_by` (Python 3.14), otherwise `None`.
     pub discard_from_awaited_by: Py<PyAny>,
+    /// `collections.deque`.
+    pub deque: Py<PyAny>,
+    /// `asyncio.Lock.__aenter__`, unbound, which conditions and semaphores have too.
+    pub lock_enter: Py<PyAny>,
+    /// `asyncio.Lock.__aexit__`, unbound.
+    pub lock_exit: Py<PyAny>,
+    /// `asyncio.Barrier.wait`, unbound.
+    pub barrier_wait: Py<PyAny>,
+    /// The members of `asyncio.locks._BarrierState`.
+    pub barrier_states: Py<PyTuple>,
+    /// `asyncio.BrokenBarrierError`.
+    pub broken_barrier_error: Py<PyType>,
     /// The dictionary of the module `time`.
     pub time_module: Py<PyDict>,
     /// `time.monotonic` as it was at import.
@@ -114,6 +126,8 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             py.import("asyncio.tasks")?.getattr("_current_tasks")?
         };
         let time = py.import("time")?;
+        let locks = py.import("asyncio.locks")?;
+        let lock = locks.getattr("Lock")?;
         Ok(Imports {
             future_result: future.getattr("result")?.unbind(),
             future_set_result: future.getattr("set_result")?.unbind(),
@@ -173,6 +187,22 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             },
             add_to_awaited_by: optional("future_add_to_awaited_by")?,
             discard_from_awaited_by: optional("future_discard_from_awaited_by")?,
+            deque: py.import("collections")?.getattr("deque")?.unbind(),
+            lock_enter: lock.getattr("__aenter__")?.unbind(),
+            lock_exit: lock.getattr("__aexit__")?.unbind(),
+            barrier_wait: locks.getattr("Barrier")?.getattr("wait")?.unbind(),
+            barrier_states: PyTuple::new(
+                py,
+                locks
+                    .getattr("_BarrierState")?
+                    .try_iter()?
+                    .collect::<PyResult<Vec<_>>>()?,
+            )?
+            .unbind(),
+            broken_barrier_error: exceptions
+                .getattr("BrokenBarrierError")?
+                .cast_into::<PyType>()?
+                .unbind(),
             time_module: time.dict().unbind(),
             monotonic: time.getattr("monotonic")?.unbind(),
             empty_tuple: PyTuple::empty(py).unbind(),

@@ -7,7 +7,7 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
-//! | 3 | [`operations`], [`ready`], [`sleeping`], [`ensuring`], [`gathering`], [`waiting`], [`taskgroups`], [`timeouts`] |
+//! | 3 | [`operations`], [`sleeping`], [`locks`], [`ensuring`], [`gathering`], [`waiting`], [`taskgroups`], [`timeouts`] |
 //! | 4 | [`transports`] |
 
 #![allow(
@@ -23,8 +23,8 @@ pub mod ffi;
 pub mod futures;
 pub mod gathering;
 pub mod imports;
+pub mod locks;
 pub mod operations;
-pub mod ready;
 pub mod sleeping;
 pub mod taskgroups;
 pub mod tasks;
@@ -46,10 +46,10 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     event_loop::handles::register(module)?;
     futures::register(module)?;
     tasks::register(module)?;
-    ready::register(py)?;
     sleeping::register(module)?;
     ensuring::register(module)?;
     waiting::register(module)?;
+    locks::register(module)?;
     ffi::method::add_functions(module, sleeping::functions())?;
     ffi::method::add_functions(module, ensuring::functions())?;
     ffi::method::add_functions(module, gathering::functions())?;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyAny;
+use pyo3::types::{PyAny, PyTuple};
 
 use super::Slot;
 use super::class::{Class, Dead, Native, Visit};
@@ -87,9 +87,31 @@ unsafe extern "C" fn tp_new<O: Owner>(
     // SAFETY: Python passes a type that inherits from the class.
     unsafe {
         guard(ptr::null_mut(), |py| {
+            if (*ty).tp_flags & ffi::Py_TPFLAGS_IS_ABSTRACT != 0 {
+                return Err(abstract_error(py, ty));
+            }
             O::class().allocate(py, ty).map(Bound::into_ptr)
         })
     }
+}
+
+/// What `object.__new__` says about a class with abstract methods.
+///
+/// # Safety
+/// `ty` is such a class.
+#[cold]
+unsafe fn abstract_error(py: Python<'_>, ty: *mut ffi::PyTypeObject) -> PyErr {
+    // SAFETY: promised by the caller; `object` has this function, which needs no arguments and raises.
+    unsafe {
+        if let Some(new) = ffi::PyBaseObject_Type.tp_new {
+            let arguments = PyTuple::empty(py);
+            drop(Bound::from_owned_ptr_or_opt(
+                py,
+                new(ty, arguments.as_ptr(), ptr::null_mut()),
+            ));
+        }
+    }
+    PyErr::fetch(py)
 }
 
 /// The words that a Python base's `__slots__` occupy, between the object's head and the Rust value.

@@ -18,7 +18,6 @@ use crate::ffi::method::{Args, Returned, missing_argument};
 use crate::ffi::{Slot, Visit};
 use crate::imports::mentions;
 use crate::operations::{self, Operation, Step};
-use crate::ready::{ready, ready_with};
 use crate::{make_operation, method, operation, property, slot};
 use deadline::{Leaving, State, TIMEOUT, Timeout, TimeoutClass};
 
@@ -89,16 +88,7 @@ impl Operation for Enter {
     }
 }
 
-/// `__aenter__()`: at once, where that can be. A timeout that cannot be entered here may be so where the coroutine is
-/// awaited.
 fn aenter<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    if TIMEOUT.is_usual(object)
-        && of(object).state() == State::Created
-        && let Ok(event_loop) = of(object).enter(object.py())
-    {
-        of(object).start(object, &event_loop)?;
-        return ready_with(object.clone());
-    }
     operations::operation(object.py(), |enter: &Enter| {
         enter.timeout.fill(object.clone());
     })
@@ -154,10 +144,6 @@ fn aexit<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> 
         return Err(missing_argument("__aexit__", NAMES[missing]));
     }
     let [class, error, _] = bound;
-    if class.is_some_and(|class| class.is_none()) && of(object).is_entered() {
-        of(object).leave(object.py(), None)?;
-        return ready(object.py());
-    }
     operations::operation(object.py(), |exit: &Exit| {
         exit.timeout.fill(object.clone());
         if let Some(class) = class.filter(|class| !class.is_none()) {
