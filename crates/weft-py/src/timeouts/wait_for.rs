@@ -13,7 +13,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict};
 
-use super::deadline::{Leaving, TIMEOUT, seconds};
+use super::deadline::seconds;
+#[cfg(Py_3_12)]
+use super::deadline::{Leaving, TIMEOUT};
 use crate::ffi::call::method0;
 use crate::ffi::callback::Callback;
 use crate::ffi::method::{Args, Returned, missing_argument};
@@ -32,11 +34,13 @@ enum Phase {
     /// Awaits without a time limit, or inside a timeout.
     #[default]
     Awaiting,
-    /// Waits for the task or the timer (Python 3.11).
+    /// Waits for the task or the timer.
+    #[cfg(not(Py_3_12))]
     Racing,
     /// Has cancelled what is awaited, because the time was up, and waits for its end.
     Expiring,
-    /// Has cancelled what is awaited, because it was itself cancelled, and waits for its end (Python 3.11).
+    /// Has cancelled what is awaited, because it was itself cancelled, and waits for its end.
+    #[cfg(not(Py_3_12))]
     Cancelled,
 }
 
@@ -77,17 +81,15 @@ impl Operation for WaitFor {
         let py = frame.py();
         match self.phase.get() {
             Phase::Awaiting => self.leave(py, outcome).map(Step::Done),
-            Phase::Racing => match self.raced(py, outcome) {
-                Ok(step) => Ok(step),
-                Err(error) => self.fail(py, error),
-            },
-            Phase::Expiring | Phase::Cancelled => match self.ended(py, outcome) {
-                Ok(value) => {
-                    self.stop_timer(py)?;
-                    Ok(Step::Done(value))
-                }
-                Err(error) => self.fail(py, error),
-            },
+            #[cfg(not(Py_3_12))]
+            Phase::Racing => self
+                .raced(py, outcome)
+                .or_else(|error| self.stop_timer(py).and(Err(error))),
+            _ => {
+                let outcome = self.ended(py, outcome);
+                self.stop_timer(py)?;
+                outcome.map(Step::Done)
+            }
         }
     }
 
@@ -160,8 +162,8 @@ impl WaitFor {
     }
 
     #[expect(clippy::unused_self, reason = "Python 3.11 has something to do here")]
-    fn raced<'py>(&self, _: Python<'py>, outcome: Returned<'py>) -> PyResult<Step<'py>> {
-        outcome.map(Step::Done)
+    fn with_context(&self, _: Python<'_>, raised: PyErr) -> PyErr {
+        raised
     }
 
     #[expect(clippy::unused_self, reason = "Python 3.11 has something to do here")]
@@ -210,7 +212,10 @@ impl WaitFor {
         };
         if is_done(&future)? {
             self.stop_timer(py)?;
-            return method0(&future, intern!(py, "result")).map(Step::Done);
+            return match (method0(&future, intern!(py, "result")), error) {
+                (Err(raised), Some(handled)) => Err(in_the_course_of(py, raised, handled)?),
+                (outcome, _) => outcome.map(Step::Done),
+            };
         }
         self.forget_waiter(py)?;
         self.phase.set(match error {
@@ -221,6 +226,15 @@ impl WaitFor {
             }
         });
         self.cancel_and_wait(&running_loop(py)?, future)
+    }
+
+    /// `raised`, where that came while the cancellation was dealt with.
+    fn with_context(&self, py: Python<'_>, raised: PyErr) -> PyErr {
+        match self.cancellation.take(py) {
+            Some(handled) => in_the_course_of(py, raised, PyErr::from_value(handled))
+                .unwrap_or_else(|error| error),
+            None => raised,
+        }
     }
 
     fn stop_timer(&self, py: Python<'_>) -> PyResult<()> {
@@ -252,7 +266,9 @@ impl WaitFor {
     /// What was cancelled has ended.
     fn ended<'py>(&self, py: Python<'py>, outcome: Returned<'py>) -> Returned<'py> {
         self.forget_waiter(py)?;
-        outcome?;
+        if let Err(error) = outcome {
+            return Err(self.with_context(py, error));
+        }
         if let Some(cancellation) = self.cancellation.take(py) {
             return Err(PyErr::from_value(cancellation));
         }
@@ -277,11 +293,31 @@ impl WaitFor {
             _ => Ok(()),
         }
     }
+}
 
-    fn fail<'py>(&self, py: Python<'py>, error: PyErr) -> PyResult<Step<'py>> {
-        self.stop_timer(py)?;
-        Err(error)
+/// `raised` with `handled` as its context, as a `raise` inside an `except` has it.
+#[cfg(not(Py_3_12))]
+fn in_the_course_of(py: Python<'_>, raised: PyErr, handled: PyErr) -> PyResult<PyErr> {
+    let name = intern!(py, "__context__");
+    let (raised, handled) = (raised.into_value(py), handled.into_value(py));
+    let (raised, handled) = (raised.bind(py), handled.bind(py));
+    if !raised.is(handled) {
+        // No circle may form.
+        let mut error = handled.clone().into_any();
+        loop {
+            let context = error.getattr(name)?;
+            if context.is_none() {
+                break;
+            }
+            if context.is(raised) {
+                error.setattr(name, py.None())?;
+                break;
+            }
+            error = context;
+        }
+        raised.setattr(name, handled)?;
     }
+    Ok(PyErr::from_value(raised.clone().into_any()))
 }
 
 /// Whether a time limit is zero or negative.
