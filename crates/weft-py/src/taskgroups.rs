@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyAny, PyBool, PyDict, PyList, PyModule, PySet, PyString, PyTuple, PyType};
 
-use crate::event_loop::{EVENT_LOOP, leave_task, registered_task};
+use crate::event_loop::{EVENT_LOOP, current_task, leave_task, registered_task};
 use crate::ffi::call::{method0, method1, raised};
 use crate::ffi::callback::Callback;
 use crate::ffi::class::Description;
@@ -254,8 +254,8 @@ fn watch<'py>(group: &Bound<'py, PyAny>, task: &Bound<'py, PyAny>) -> PyResult<(
         Some(callback) => callback,
         None => {
             let callback = ON_TASK_DONE.bind(group)?;
-            state.callback.set(callback.clone());
             state.context.set(context::copy_current(py)?);
+            state.callback.set(callback.clone());
             callback
         }
     };
@@ -302,8 +302,10 @@ fn take_error<'py>(
     let py = group.py();
     let state = of(group);
     let event_loop = state.event_loop.get_or_none(py);
-    if let Some(state) = EVENT_LOOP.get(&event_loop) {
-        // What cancelling the others calls must not find a current task.
+    if let Some(state) = EVENT_LOOP.get(&event_loop)
+        && current_task(state, py).is_none()
+    {
+        // What cancelling the others calls is foreign code.
         leave_task(state, &event_loop)?;
     }
     state.errors(py)?.append(error)?;
@@ -670,9 +672,13 @@ impl Exit {
         group: &Bound<'py, PyAny>,
         step: PyResult<Step<'py>>,
     ) -> PyResult<Step<'py>> {
-        let ended = !matches!(step, Ok(Step::Wait(_)));
-        if ended && version(group.py()).forgets {
-            let state = of(group);
+        if matches!(step, Ok(Step::Wait(_))) {
+            return step;
+        }
+        let state = of(group);
+        // It refers to the group.
+        state.callback.clear();
+        if version(group.py()).forgets {
             state.parent.clear();
             state.base_error.clear();
             state.forget_errors();
