@@ -24,6 +24,8 @@ from weft._streams import (
     start_server,
     start_unix_server,
 )
+from weft._taskgroups import TaskGroup
+from weft._timeouts import Timeout, timeout, timeout_at, wait_for
 from weft._weft import (
     Future,
     Handle,
@@ -59,6 +61,8 @@ __all__ = [
     "StreamReaderProtocol",
     "StreamWriter",
     "Task",
+    "TaskGroup",
+    "Timeout",
     "TimerHandle",
     "__version__",
     "as_completed",
@@ -74,8 +78,11 @@ __all__ = [
     "sleep",
     "start_server",
     "start_unix_server",
+    "timeout",
+    "timeout_at",
     "uninstall",
     "wait",
+    "wait_for",
 ]
 
 __all__ += others(__all__)

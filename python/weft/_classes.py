@@ -33,7 +33,7 @@ class StandIn(_Base):
     subclass of it a subclass. Classes that users derive from it are ordinary ones.
     """
 
-    def __new__(  # noqa: PYI034
+    def __new__(
         metacls,
         name: str,
         bases: tuple[type, ...],

@@ -288,6 +288,7 @@ class Queue(asyncio.Queue[_T]):
     _loop: Any
     if sys.version_info >= (3, 13):
         _is_shutdown: bool
+
 # -- locks -----------------------------------------------------------------------------------------
 
 # The native parts: `weft._locks` joins them with asyncio's classes, which say more about the types.

@@ -228,3 +228,13 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
         })
     })
 }
+
+/// Whether the code of a Python function names `name`: how a behaviour that came with a maintenance release is told from
+/// the one before. `false` for what is no Python function.
+pub fn mentions(function: &Bound<'_, PyAny>, name: &str) -> bool {
+    let names = || -> PyResult<bool> {
+        let code = function.getattr("__code__")?;
+        code.getattr("co_names")?.contains(name)
+    };
+    names().unwrap_or(false)
+}

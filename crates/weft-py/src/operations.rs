@@ -330,7 +330,7 @@ fn sent_by<'py>(py: Python<'py>, outcome: Returned<'py>) -> Sent<'py> {
 
 /// Whether `object` is a future or task whose fields are our own.
 #[inline]
-fn is_native(object: &Bound<'_, PyAny>) -> bool {
+pub fn is_native(object: &Bound<'_, PyAny>) -> bool {
     futures::is_native(object) || steps_natively(object)
 }
 
@@ -398,7 +398,7 @@ pub fn begin_await<'py, T: Operation>(object: &Bound<'py, PyAny>) -> Returned<'p
 
 /// The slot for `__iter__` that all operations have alike, by which they are known as coroutines.
 pub fn iter_slot() -> ffi::PyType_Slot {
-    let slot = crate::slot!(iter itself);
+    let slot = crate::slot!(iter self::itself);
     set_native_iter(&slot);
     slot
 }
