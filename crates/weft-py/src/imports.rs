@@ -118,6 +118,7 @@ pub fn imports(py: Python<'_>) -> &'static Imports {
 ///
 /// # Errors
 /// `ImportError` or `AttributeError` where the standard library lacks something.
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
     IMPORTS.get_or_try_init(py, || {
         let native = py.import("_asyncio")?;

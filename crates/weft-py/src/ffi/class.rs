@@ -135,6 +135,7 @@ impl<T> std::fmt::Debug for Class<T> {
 /// What a class is made of, beside its Rust value.
 #[derive(Default)]
 #[expect(missing_debug_implementations, reason = "tables of C structures")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a type")]
 pub struct Description {
     /// Method table.
     pub methods: Vec<ffi::PyMethodDef>,
