@@ -1,4 +1,7 @@
-"""Whose primitives, on whose loop: asyncio's on its own, which proves the test, and Weft's on both."""
+"""Whose primitives, on whose loop.
+
+asyncio's on its own, which proves the test, and Weft's on both.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from backends import BACKENDS
-
 import weft
+from backends import BACKENDS
 
 
 @dataclass(frozen=True)

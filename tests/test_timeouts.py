@@ -1,7 +1,11 @@
 """timeout(), timeout_at(), Timeout and wait_for().
 
-Each test runs with asyncio's on asyncio's loop, which proves the test, and with Weft's on both loops.
+Each test runs with asyncio's on asyncio's loop, which proves the test, and with Weft's on both
+loops.
 """
+
+# What raises here is the end of a block, with what happens inside it.
+# ruff: noqa: PT012
 
 from __future__ import annotations
 
@@ -13,13 +17,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import weft
 from backends import PY312
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import OWN, PLACES, STOCK, Place, name_of, shape, turns
 from turns import Clock, raised, turn
-
-import weft
 
 
 @pytest.fixture(params=PLACES, ids=name_of)

@@ -72,12 +72,16 @@ impl Operation for WaitFor {
                 return method0(&future, intern!(py, "result")).map(Step::Done);
             }
             self.phase.set(Phase::Expiring);
-            return self.cancel_and_wait(&event_loop, future);
+            return self.cancel_and_wait(&event_loop, &future);
         }
         self.begin(awaited, &delay)
     }
 
-    fn resume<'py>(&self, frame: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<Step<'py>> {
+    fn resume<'py>(
+        &self,
+        frame: &Bound<'py, PyAny>,
+        outcome: Returned<'py>,
+    ) -> PyResult<Step<'py>> {
         let py = frame.py();
         match self.phase.get() {
             Phase::Awaiting => self.leave(py, outcome).map(Step::Done),
@@ -187,8 +191,12 @@ impl WaitFor {
         }
         let waiter = create_future(&event_loop)?;
         let none = py.None().into_bound(py);
-        self.timeout
-            .set(operations::finish_later(&event_loop, delay, &waiter, &none)?);
+        self.timeout.set(operations::finish_later(
+            &event_loop,
+            delay,
+            &waiter,
+            &none,
+        )?);
         let future = ensure_future(&event_loop, awaited)?;
         add_release(&future, &waiter)?;
         self.awaited.set(future);
@@ -197,7 +205,10 @@ impl WaitFor {
         Ok(Step::Wait(waiter))
     }
 
-    #[expect(clippy::unused_self, reason = "from Python 3.12 on there is something to do here")]
+    #[expect(
+        clippy::unused_self,
+        reason = "from Python 3.12 on there is something to do here"
+    )]
     fn leave<'py>(&self, _: Python<'py>, outcome: Returned<'py>) -> Returned<'py> {
         outcome
     }
@@ -221,11 +232,12 @@ impl WaitFor {
         self.phase.set(match error {
             None => Phase::Expiring,
             Some(error) => {
-                self.cancellation.set(error.into_value(py).into_bound(py).into_any());
+                self.cancellation
+                    .set(error.into_value(py).into_bound(py).into_any());
                 Phase::Cancelled
             }
         });
-        self.cancel_and_wait(&running_loop(py)?, future)
+        self.cancel_and_wait(&running_loop(py)?, &future)
     }
 
     /// `raised`, where that came while the cancellation was dealt with.
@@ -249,14 +261,14 @@ impl WaitFor {
     fn cancel_and_wait<'py>(
         &self,
         event_loop: &Bound<'py, PyAny>,
-        future: Bound<'py, PyAny>,
+        future: &Bound<'py, PyAny>,
     ) -> PyResult<Step<'py>> {
         let py = event_loop.py();
         let waiter = create_future(event_loop)?;
-        add_release(&future, &waiter)?;
+        add_release(future, &waiter)?;
         self.awaited.set(future.clone());
         self.waiter.set(waiter.clone());
-        if let Err(error) = method0(&future, intern!(py, "cancel")) {
+        if let Err(error) = method0(future, intern!(py, "cancel")) {
             self.forget_waiter(py)?;
             return Err(error);
         }
@@ -332,11 +344,7 @@ fn has_passed(delay: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// `asyncio.ensure_future()`, which a future of the loop passes as it is.
 fn ensure_future<'py>(event_loop: &Bound<'py, PyAny>, awaited: Bound<'py, PyAny>) -> Returned<'py> {
     let py = event_loop.py();
-    if is_native(&awaited)
-        && crate::ffi::base::future(&awaited)
-            .event_loop
-            .is(event_loop)
-    {
+    if is_native(&awaited) && crate::ffi::base::future(&awaited).event_loop.is(event_loop) {
         return Ok(awaited);
     }
     if is_coroutine(&awaited)
