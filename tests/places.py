@@ -1,4 +1,7 @@
-"""Whose primitives, on whose loop: asyncio's on its own, which proves the test, and Weft's on both."""
+"""Whose primitives, on whose loop.
+
+asyncio's on its own, which proves the test, and Weft's on both.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,11 @@
 """TaskGroup.
 
-Each test runs with asyncio's on asyncio's loop, which proves the test, and with Weft's on both loops.
+Each test runs with asyncio's on asyncio's loop, which proves the test, and with Weft's on both
+loops.
 """
+
+# What raises here is the end of a block, with what happens inside it.
+# ruff: noqa: PT012
 
 from __future__ import annotations
 
@@ -270,6 +274,7 @@ def test_raised_while_another_is_handled(place: Place) -> None:
     assert place.run(main()) == STOCK.run(main())
 
 
+@pytest.mark.slow
 def test_cancelled_at_every_turn(place: Place) -> None:
     async def main(classes: Any, when: int, again: int, stubborn: bool, error: bool) -> list[Any]:
         log: list[Any] = []
@@ -418,23 +423,28 @@ def test_eager_tasks(place: Place) -> None:
             async with place.classes.TaskGroup() as group:
                 group.create_task(fail(KeyError("k")))
                 log.append("goes on")
-                group.create_task(give(1, 2))
-                log.append("and on")
+                coro = give(1, 2)
+                try:
+                    group.create_task(coro)
+                except RuntimeError as error:
+                    coro.close()
+                    log.append(str(error))
         except BaseException as error:
             log.append(shape(error))
-        except_task = asyncio.current_task()
-        assert except_task is not None
-        log.append(except_task.cancelling())
+        own = asyncio.current_task()
+        assert own is not None
+        log.append(own.cancelling())
         return log
 
     def outcome(place: Place) -> Any:
-        async def caught() -> Any:
-            try:
-                return await main()
-            except RuntimeError as error:
-                return str(error)
-
-        return place.run(caught())
+        log: list[Any] = []
+        loop = place.new_event_loop()
+        task = loop.create_task(main())
+        turn(loop, 20)
+        # Up to 3.12.8 and 3.13.1 a group cancels its parent too early.
+        log.append("cancelled" if task.cancelled() else task.result())
+        loop.close()
+        return log
 
     assert outcome(place) == outcome(STOCK)
 

@@ -1,7 +1,11 @@
 """timeout(), timeout_at(), Timeout and wait_for().
 
-Each test runs with asyncio's on asyncio's loop, which proves the test, and with Weft's on both loops.
+Each test runs with asyncio's on asyncio's loop, which proves the test, and with Weft's on both
+loops.
 """
+
+# What raises here is the end of a block, with what happens inside it.
+# ruff: noqa: PT012
 
 from __future__ import annotations
 

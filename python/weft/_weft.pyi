@@ -30,6 +30,11 @@ from typing import (
     final,
     overload,
 )
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from contextvars import Context
+from socket import socket
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar, TypeVarTuple, final, overload
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from _typeshed import ReadableBuffer as _ReadableBuffer
@@ -64,6 +69,8 @@ __all__ = [
     "StreamTransport",
     "StreamWriter",
     "Task",
+    "TaskGroup",
+    "Timeout",
     "TimerHandle",
     "__version__",
     "alive_tasks",
@@ -77,6 +84,9 @@ __all__ = [
     "sleep",
     "special_method",
     "wait",
+    "timeout",
+    "timeout_at",
+    "wait_for",
 ]
 
 __version__: str
@@ -90,6 +100,77 @@ def forget_task(task: object) -> None: ...
 def sleep(delay: float) -> Coroutine[Any, Any, None]: ...
 @overload
 def sleep(delay: float, result: _T) -> Coroutine[Any, Any, _T]: ...
+
+# -- timeouts --------------------------------------------------------------------------------------
+
+def timeout(delay: float | None) -> asyncio.Timeout: ...
+def timeout_at(when: float | None) -> asyncio.Timeout: ...
+def wait_for(fut: Awaitable[_T], timeout: float | None) -> Coroutine[Any, Any, _T]: ...
+def _use_timeout(cls: type[Timeout], /) -> None: ...
+
+@disjoint_base
+class Timeout:
+    def __init__(self, when: float | None) -> None: ...
+    def when(self) -> float | None: ...
+    def reschedule(self, when: float | None) -> None: ...
+    def expired(self) -> bool: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Self]: ...
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Coroutine[Any, Any, None]: ...
+    def _on_timeout(self) -> None: ...
+    @property
+    def _state(self) -> Any: ...
+    @property
+    def _when(self) -> float | None: ...
+    @property
+    def _timeout_handler(self) -> Any: ...
+    @property
+    def _task(self) -> asyncio.Task[Any] | None: ...
+    @property
+    def _cancelling(self) -> int: ...
+
+# -- task groups -----------------------------------------------------------------------------------
+
+def _use_task_group(cls: type[TaskGroup], /) -> None: ...
+
+@disjoint_base
+class TaskGroup:
+    _entered: bool
+    _exiting: bool
+    _aborting: bool
+    _parent_cancel_requested: bool
+    _loop: asyncio.AbstractEventLoop | None
+    _parent_task: asyncio.Task[Any] | None
+    _base_error: BaseException | None
+    _on_completed_fut: asyncio.Future[Any] | None
+    def __init__(self) -> None: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Self]: ...
+    def __aexit__(
+        self,
+        et: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> Coroutine[Any, Any, None]: ...
+    def create_task(
+        self,
+        coro: _Coroutine[_T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **kwargs: Any,
+    ) -> Task[_T]: ...
+    def _is_base_error(self, exc: BaseException, /) -> bool: ...
+    def _abort(self) -> None: ...
+    @property
+    def _on_task_done(self) -> Callable[[asyncio.Task[Any]], None]: ...
+    @property
+    def _tasks(self) -> set[asyncio.Task[Any]]: ...
+    @property
+    def _errors(self) -> list[BaseException] | None: ...
 
 # -- handles ---------------------------------------------------------------------------------------
 

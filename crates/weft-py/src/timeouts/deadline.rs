@@ -163,7 +163,7 @@ impl Timeout {
     /// # Errors
     /// `RuntimeError` where no loop runs, and what adding the delay to the time raises.
     #[inline]
-    pub fn begin_after<'py>(&self, delay: &Bound<'py, PyAny>) -> PyResult<()> {
+    pub fn begin_after(&self, delay: &Bound<'_, PyAny>) -> PyResult<()> {
         let event_loop = running_loop(delay.py())?;
         if delay.is_none() {
             return Ok(());
@@ -389,7 +389,7 @@ fn is_cancellation(class: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 /// Puts a `TimeoutError` before the first `CancelledError` among what an exception was raised in the course of.
-fn insert_timeout_error<'py>(error: &Bound<'py, PyAny>) -> PyResult<()> {
+fn insert_timeout_error(error: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = error.py();
     let name = intern!(py, "__context__");
     let mut error = error.clone();

@@ -5,6 +5,7 @@ mod wait_for;
 
 use std::ffi::c_int;
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -166,19 +167,15 @@ fn init<'py>(
         Some(keywords) => keywords.get_item("when")?,
         None => None,
     };
-    let known = usize::from(by_name.is_some());
-    if args.len() + keywords.map_or(0, |keywords| keywords.len()) > 1
-        || keywords.map_or(0, |keywords| keywords.len()) > known
-    {
-        return Err(pyo3::exceptions::PyTypeError::new_err(
-            "Timeout() takes exactly one argument, 'when'",
-        ));
-    }
+    let given = args.len() + keywords.map_or(0, PyDictMethods::len);
     let when = match by_name {
-        Some(when) => when,
-        None => args
-            .get_item(0)
-            .map_err(|_| missing_argument("Timeout.__init__", "when"))?,
+        Some(when) if given == 1 => when,
+        None if given == 1 && args.len() == 1 => args.get_item(0)?,
+        _ => {
+            return Err(PyTypeError::new_err(
+                "Timeout() takes exactly one argument, 'when'",
+            ));
+        }
     };
     of(object).begin(&when);
     Ok(())

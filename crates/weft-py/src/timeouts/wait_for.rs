@@ -72,7 +72,7 @@ impl Operation for WaitFor {
                 return method0(&future, intern!(py, "result")).map(Step::Done);
             }
             self.phase.set(Phase::Expiring);
-            return self.cancel_and_wait(&event_loop, future);
+            return self.cancel_and_wait(&event_loop, &future);
         }
         self.begin(awaited, &delay)
     }
@@ -237,7 +237,7 @@ impl WaitFor {
                 Phase::Cancelled
             }
         });
-        self.cancel_and_wait(&running_loop(py)?, future)
+        self.cancel_and_wait(&running_loop(py)?, &future)
     }
 
     /// `raised`, where that came while the cancellation was dealt with.
@@ -261,14 +261,14 @@ impl WaitFor {
     fn cancel_and_wait<'py>(
         &self,
         event_loop: &Bound<'py, PyAny>,
-        future: Bound<'py, PyAny>,
+        future: &Bound<'py, PyAny>,
     ) -> PyResult<Step<'py>> {
         let py = event_loop.py();
         let waiter = create_future(event_loop)?;
-        add_release(&future, &waiter)?;
+        add_release(future, &waiter)?;
         self.awaited.set(future.clone());
         self.waiter.set(waiter.clone());
-        if let Err(error) = method0(&future, intern!(py, "cancel")) {
+        if let Err(error) = method0(future, intern!(py, "cancel")) {
             self.forget_waiter(py)?;
             return Err(error);
         }
