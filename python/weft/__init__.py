@@ -38,6 +38,7 @@ from weft._weft import (
     gather,
     shield,
     sleep,
+    to_thread,
     wait,
 )
 
@@ -80,6 +81,7 @@ __all__ = [
     "start_unix_server",
     "timeout",
     "timeout_at",
+    "to_thread",
     "uninstall",
     "wait",
     "wait_for",

@@ -32,6 +32,7 @@ from weft._weft import (
     gather,
     shield,
     sleep,
+    to_thread,
     wait,
 )
 
@@ -64,6 +65,7 @@ PRIMITIVES: dict[str, Any] = {
     "start_unix_server": start_unix_server,
     "timeout": timeout,
     "timeout_at": timeout_at,
+    "to_thread": to_thread,
     "wait": wait,
     "wait_for": wait_for,
 }

@@ -14,6 +14,7 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
+from concurrent.futures import Executor
 from contextvars import Context
 from socket import _Address, _RetAddress, socket
 from types import TracebackType
@@ -21,6 +22,7 @@ from typing import (
     Any,
     ClassVar,
     Literal,
+    ParamSpec,
     Protocol,
     Self,
     SupportsIndex,
@@ -40,6 +42,7 @@ from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from _typeshed import ReadableBuffer as _ReadableBuffer
 from typing_extensions import disjoint_base
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 _FutureT = TypeVar("_FutureT", bound=asyncio.Future[Any])
@@ -72,6 +75,8 @@ __all__ = [
     "TaskGroup",
     "Timeout",
     "TimerHandle",
+    "WorkQueue",
+    "WorkerPool",
     "__version__",
     "alive_tasks",
     "as_completed",
@@ -83,6 +88,7 @@ __all__ = [
     "shield",
     "sleep",
     "special_method",
+    "to_thread",
     "wait",
     "timeout",
     "timeout_at",
@@ -273,6 +279,8 @@ class EventLoop:
     _debug: bool
     _thread_id: int | None
     _task_factory: _TaskFactory | None
+    _default_executor: Any
+    _executor_shutdown_called: bool
     def call_soon(
         self,
         callback: Callable[[*_Ts], object],
@@ -309,6 +317,9 @@ class EventLoop:
         context: Context | None = None,
         **kwargs: Any,
     ) -> asyncio.Task[_T]: ...
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]: ...
     async def sock_recv(self, sock: socket, n: int) -> bytes: ...
     async def sock_recv_into(self, sock: socket, buf: WriteableBuffer) -> int: ...
     async def sock_recvfrom(self, sock: socket, bufsize: int) -> tuple[bytes, _RetAddress]: ...
@@ -338,6 +349,32 @@ class EventLoop:
     def _remove_reader(self, fd: FileDescriptorLike, /) -> bool: ...
     def _remove_writer(self, fd: FileDescriptorLike, /) -> bool: ...
     def _interest(self, fd: FileDescriptorLike, /) -> int: ...
+
+# -- threads ---------------------------------------------------------------------------------------
+
+def to_thread(
+    func: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+) -> Coroutine[Any, Any, _T]: ...
+
+# For weft._executor.Executor. An item is a work item of ThreadPoolExecutor's, a job, or None.
+
+@final
+class WorkQueue:
+    full: bool
+    def attend(
+        self, run_item: Callable[[Any], object], has_ended: Callable[[], bool], /
+    ) -> None: ...
+    def work(self) -> None: ...
+    def put(self, item: Any, /) -> None: ...
+    def get_nowait(self) -> Any: ...
+    def call_worker(self) -> bool: ...
+    def qsize(self) -> int: ...
+    def empty(self) -> bool: ...
+    def forget(self) -> None: ...
+
+@disjoint_base
+class WorkerPool:
+    _work_queue: Any
 
 # -- queues ----------------------------------------------------------------------------------------
 

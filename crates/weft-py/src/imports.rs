@@ -59,6 +59,12 @@ pub struct Imports {
     pub future_loop: Py<PyAny>,
     /// `asyncio.futures._set_result_unless_cancelled`, what `asyncio.sleep` schedules.
     pub set_result_unless_cancelled: Py<PyAny>,
+    /// `asyncio.futures.wrap_future`.
+    pub wrap_future: Py<PyAny>,
+    /// `asyncio.futures._convert_future_exc`: what asyncio makes of an exception of `concurrent.futures`.
+    pub convert_future_error: Py<PyAny>,
+    /// `functools.partial`.
+    pub partial: Py<PyAny>,
     /// `asyncio.format_helpers`.
     pub format_helpers: Py<PyAny>,
     /// `asyncio.base_events`, whose `logger` reports slow callbacks.
@@ -185,6 +191,9 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .unbind(),
             future_loop: futures.getattr("_get_loop")?.unbind(),
             set_result_unless_cancelled: futures.getattr("_set_result_unless_cancelled")?.unbind(),
+            wrap_future: futures.getattr("wrap_future")?.unbind(),
+            convert_future_error: futures.getattr("_convert_future_exc")?.unbind(),
+            partial: py.import("functools")?.getattr("partial")?.unbind(),
             format_helpers: py.import("asyncio.format_helpers")?.into_any().unbind(),
             base_events: py.import("asyncio.base_events")?.into_any().unbind(),
             selector_events: py.import("asyncio.selector_events")?.into_any().unbind(),

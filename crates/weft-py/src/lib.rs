@@ -10,7 +10,7 @@
 //! | 3 | [`operations`], [`sleeping`], [`ensuring`], [`gathering`], [`waiting`], [`locks`], [`queues`], [`sockets`], |
 //! |   | [`taskgroups`], [`timeouts`] |
 //! | 4 | [`transports`] |
-//! | 5 | [`streams`] |
+//! | 5 | [`streams`], [`executor`] |
 
 #![allow(
     clippy::unnecessary_wraps,
@@ -21,6 +21,7 @@ pub mod clock;
 pub mod ensuring;
 pub mod errors;
 pub mod event_loop;
+pub mod executor;
 pub mod ffi;
 pub mod futures;
 pub mod gathering;
@@ -66,13 +67,16 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
         waiting::functions(),
         timeouts::functions(),
         taskgroups::functions(),
+        executor::functions(),
     ] {
         ffi::method::add_functions(module, functions)?;
     }
     transports::register(module)?;
     streams::register(module)?;
+    executor::register(module)?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());
+    methods.extend(executor::loop_methods());
     event_loop::register(module, methods)?;
     sockets::register(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
