@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import weft
-from backends import BACKENDS, PY312
+from backends import BACKENDS, PY313
 from children import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -543,7 +543,7 @@ def test_belongs_to_the_loop_it_was_first_waited_for_on(name: str, place: Place)
     place.run(first())
     with pytest.raises(RuntimeError) as error:
         place.run(wait())
-    owner = made._lock if name == "Condition" and not PY312 and made._loop is None else made
+    owner = made._lock if name == "Condition" and not PY313 and made._loop is None else made
     assert str(error.value).endswith("is bound to a different event loop")
     assert type(owner).__name__ in str(error.value)
 

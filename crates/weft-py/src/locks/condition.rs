@@ -244,7 +244,7 @@ impl Waiting {
         }
         let common = &CONDITION.of(condition).common;
         self.stage.set(Stage::Waiting);
-        let future = if cfg!(Py_3_12) {
+        let future = if cfg!(Py_3_13) {
             let event_loop = operations::bound_loop(condition, &common.event_loop)?;
             let future = operations::create_future(&event_loop)?;
             release(condition)?;
@@ -326,7 +326,7 @@ impl Waiting {
         let py = condition.py();
         let failure = self.failure.take(py);
         match (self.cancellation.take(py), failure) {
-            (Some(cancellation), _) if cfg!(Py_3_12) => {
+            (Some(cancellation), _) if cfg!(Py_3_13) => {
                 fail(condition, PyErr::from_value(cancellation))
             }
             // A fresh one, without the message.
@@ -356,9 +356,9 @@ impl Waiting {
     }
 }
 
-/// Raises `error`. Whoever was notified and cannot use it passes it on, from Python 3.12.
+/// Raises `error`. Whoever was notified and cannot use it passes it on, from Python 3.13.
 fn fail<'py>(condition: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Progress<'py>> {
-    if cfg!(Py_3_12) {
+    if cfg!(Py_3_13) {
         let py = condition.py();
         let one = 1_i64.into_pyobject(py)?.into_any();
         wake(CONDITION.of(condition), py, Some(&one))?;

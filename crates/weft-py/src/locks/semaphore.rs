@@ -130,7 +130,7 @@ impl Semaphore {
     }
 
     /// What comes after waiting for `future`: whoever got a place and cannot use it passes it on.
-    #[cfg(Py_3_12)]
+    #[cfg(Py_3_13)]
     fn waited<'py>(&self, future: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<()> {
         let py = future.py();
         self.common.waiters.remove(future)?;
@@ -147,7 +147,7 @@ impl Semaphore {
     }
 
     /// What comes after waiting for `future`: whoever got a place and cannot use it passes it on.
-    #[cfg(not(Py_3_12))]
+    #[cfg(not(Py_3_13))]
     fn waited<'py>(&self, future: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<()> {
         let py = future.py();
         self.common.waiters.remove(future)?;
