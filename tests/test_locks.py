@@ -208,6 +208,22 @@ def outcome(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> A
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_signatures(name: str) -> None:
+    own, stock = getattr(weft, name), getattr(asyncio, name)
+    assert list(inspect.signature(own).parameters) == list(inspect.signature(stock).parameters)
+
+    class Further(own):  # type: ignore[misc,valid-type]
+        def __init__(self, other: int) -> None:
+            super().__init__(*[other] if name == "Barrier" else [])
+
+    assert list(inspect.signature(Further).parameters) == ["other"]
+    assert (
+        repr(Further(3)).split("[")[1]
+        == repr(stock(*[3] if name == "Barrier" else [])).split("[")[1]
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_copies(name: str, place: Place) -> None:
     made = place.make(name)
     made.extra = 5

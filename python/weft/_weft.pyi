@@ -187,6 +187,7 @@ class _Entered:
 
 @disjoint_base
 class Lock(_Entered):
+    def __init__(self) -> None: ...
     _locked: bool
     _waiters: Any
     _loop: Any
@@ -196,6 +197,7 @@ class Lock(_Entered):
 
 @disjoint_base
 class Event:
+    def __init__(self) -> None: ...
     _value: bool
     _waiters: Any
     _loop: Any
@@ -206,6 +208,7 @@ class Event:
 
 @disjoint_base
 class Semaphore(_Entered):
+    def __init__(self, value: int = 1) -> None: ...
     _value: int
     _waiters: Any
     _loop: Any
@@ -214,6 +217,7 @@ class Semaphore(_Entered):
     def locked(self) -> bool: ...
 
 class BoundedSemaphore(Semaphore):
+    def __init__(self, value: int = 1) -> None: ...
     _bound_value: int
 
 @disjoint_base
@@ -223,6 +227,7 @@ class Condition(_Entered):
     _loop: Any
     async def wait(self) -> Literal[True]: ...
     async def wait_for(self, predicate: Callable[[], _T]) -> _T: ...
+    def _adopt(self, lock: Any, /) -> None: ...
     def notify(self, n: int = 1) -> None: ...
     def notify_all(self) -> None: ...
 

@@ -493,6 +493,22 @@ impl Operation for WaitFor {
     }
 }
 
+/// The constructor's work: takes the lock, and stores its methods as asyncio does.
+fn adopt<'py>(object: &Bound<'py, PyAny>, lock: &Bound<'py, PyAny>) -> Returned<'py> {
+    let py = object.py();
+    let state = CONDITION.of(object);
+    state.lock.set(lock.clone());
+    for name in [
+        intern!(py, "locked"),
+        intern!(py, "acquire"),
+        intern!(py, "release"),
+    ] {
+        object.setattr(name, lock.getattr(name)?)?;
+    }
+    state.common.waiters.reset(true);
+    Ok(py.None().into_bound(py))
+}
+
 fn wait<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     operations::operation(object.py(), |wait: &Wait| {
         wait.condition.fill(object.clone());
@@ -577,10 +593,13 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                     "notify($self, n=1)\n--\n\nWake at most n of those who wait. Raises RuntimeError where nobody has the lock.")),
                 method!(none "notify_all" => notify_all,
                     "notify_all($self, /)\n--\n\nWake all who wait. Raises RuntimeError where nobody has the lock."),
+                method!(one "_adopt" => adopt, "_adopt($self, lock, /)\n--\n\nUse this lock."),
                 method!(none "__aenter__" => enter, "__aenter__($self, /)\n--\n\nWait for the lock and take it."),
                 method!(fast "__aexit__" => exit, "__aexit__($self, exc_type, exc, tb, /)\n--\n\nGive the lock back."),
             ],
             properties!(Condition, property!("_lock" => get_lock, set_lock)),
+            None,
+            c"Condition(lock=None)\n--\n\nThe native part of weft.Condition.",
         ),
     )?;
     module.add("Condition", class)
