@@ -343,7 +343,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 property!("_cond" => get_condition, set_condition),
             ],
             None,
-            c"Barrier(parties)\n--\n\nThe native part of weft.Barrier.",
+            c"The native part of weft.Barrier.",
         ),
     )?;
     module.add("Barrier", class)

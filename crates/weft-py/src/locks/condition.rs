@@ -599,7 +599,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             ],
             properties!(Condition, property!("_lock" => get_lock, set_lock)),
             None,
-            c"Condition(lock=None)\n--\n\nThe native part of weft.Condition.",
+            c"The native part of weft.Condition.",
         ),
     )?;
     module.add("Condition", class)
