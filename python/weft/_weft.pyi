@@ -425,6 +425,7 @@ class _Entered:
 
 @disjoint_base
 class Lock(_Entered):
+    def __init__(self) -> None: ...
     _locked: bool
     _waiters: Any
     _loop: Any
@@ -434,6 +435,7 @@ class Lock(_Entered):
 
 @disjoint_base
 class Event:
+    def __init__(self) -> None: ...
     _value: bool
     _waiters: Any
     _loop: Any
@@ -444,6 +446,7 @@ class Event:
 
 @disjoint_base
 class Semaphore(_Entered):
+    def __init__(self, value: int = 1) -> None: ...
     _value: int
     _waiters: Any
     _loop: Any
@@ -452,6 +455,7 @@ class Semaphore(_Entered):
     def locked(self) -> bool: ...
 
 class BoundedSemaphore(Semaphore):
+    def __init__(self, value: int = 1) -> None: ...
     _bound_value: int
 
 @disjoint_base
@@ -461,6 +465,7 @@ class Condition(_Entered):
     _loop: Any
     async def wait(self) -> Literal[True]: ...
     async def wait_for(self, predicate: Callable[[], _T]) -> _T: ...
+    def _adopt(self, lock: Any, /) -> None: ...
     def notify(self, n: int = 1) -> None: ...
     def notify_all(self) -> None: ...
 

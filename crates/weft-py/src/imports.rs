@@ -89,6 +89,8 @@ pub struct Imports {
     pub discard_from_awaited_by: Py<PyAny>,
     /// `collections.deque`.
     pub deque: Py<PyAny>,
+    /// What `asyncio.locks` has, by name.
+    pub locks: Py<PyDict>,
     /// `asyncio.Lock.__aenter__`, unbound, which conditions and semaphores have too.
     pub lock_enter: Py<PyAny>,
     /// `asyncio.Lock.__aexit__`, unbound.
@@ -217,6 +219,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             add_to_awaited_by: optional("future_add_to_awaited_by")?,
             discard_from_awaited_by: optional("future_discard_from_awaited_by")?,
             deque: py.import("collections")?.getattr("deque")?.unbind(),
+            locks: locks.dict().copy()?.unbind(),
             lock_enter: lock.getattr("__aenter__")?.unbind(),
             lock_exit: lock.getattr("__aexit__")?.unbind(),
             barrier_wait: locks.getattr("Barrier")?.getattr("wait")?.unbind(),
