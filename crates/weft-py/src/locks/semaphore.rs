@@ -151,20 +151,16 @@ impl Semaphore {
     fn waited<'py>(&self, future: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<()> {
         let py = future.py();
         self.common.waiters.remove(future)?;
-        match outcome {
-            Err(error) => {
-                if is_cancellation(py, &error) && !is_cancelled(future)? {
-                    self.release(py)?;
-                }
-                Err(error)
+        if let Err(error) = outcome {
+            if is_cancellation(py, &error) && !is_cancelled(future)? {
+                self.release(py)?;
             }
-            Ok(_) => {
-                if self.value.is_positive(py)? {
-                    self.wake_next(py)?;
-                }
-                Ok(())
-            }
+            return Err(error);
         }
+        if self.value.is_positive(py)? {
+            self.wake_next(py)?;
+        }
+        Ok(())
     }
 }
 

@@ -338,10 +338,6 @@ fn next_operation<'py>(iterator: &Bound<'py, PyAny>, whole: bool) -> Returned<'p
     })
 }
 
-fn itself<'py>(iterator: &Bound<'py, PyAny>) -> Returned<'py> {
-    Ok(iterator.clone())
-}
-
 /// `__next__`.
 fn advance<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Advanced<'py>> {
     let state = AS_COMPLETED.of(iterator);
