@@ -778,6 +778,11 @@ def play(place: Place, body: list[Any], cancelled: list[int]) -> list[Any]:
             turn(loop, 30)
         log.append(task.cancelled() or shape(task.exception()))
         log.append(task.cancelling())
+        # Up to 3.11 wait_for() can leave its task behind.
+        while left := asyncio.all_tasks(loop):
+            for task in left:
+                task.cancel()
+            turn(loop, 30)
         return log
     finally:
         loop.close()
