@@ -48,10 +48,14 @@ bench: release ## the benchmarks, beside every rival that this interpreter can h
 	@$(environment) --available benchmarks/requirements.txt
 	$(run) -m benchmarks $(BENCH)
 
+.PHONY: bench-diff
+bench-diff: require-rust environment-plain ## instructions per operation, beside another commit's (BASE=...)
+	$(run) -m benchmarks.instructions $(BASE) $(BENCH)
+
 # -- tests -----------------------------------------------------------------------------------------
 
 .PHONY: test
-test: test-rust test-python conformance ## all tests: cargo's, ours, CPython's own
+test: test-rust test-python test-installed conformance ## all tests: cargo's, ours, CPython's own
 
 .PHONY: test-rust
 test-rust: require-rust ## the tests of what has no Python in it
@@ -60,6 +64,14 @@ test-rust: require-rust ## the tests of what has no Python in it
 .PHONY: test-python
 test-python: quick environment-test ## our tests (TESTS="-k name tests/..." for some of them)
 	$(run) -m pytest $(TESTS)
+
+# Programs and libraries as they run after weft.install(), on Weft's loop and on asyncio's.
+installed := tests/downstream tests/stress tests/test_examples.py tests/test_streams.py \
+	tests/test_servers.py tests/test_tls.py tests/test_transports_subprocess.py
+
+.PHONY: test-installed
+test-installed: quick environment-test ## programs and real libraries with Weft's primitives in asyncio's place
+	$(run) -m pytest --installed $(wildcard $(installed)) $(TESTS)
 
 .PHONY: conformance
 conformance: quick ## CPython's own asyncio tests, on Weft (CONFORMANCE="..." for its arguments)

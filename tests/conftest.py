@@ -2,7 +2,7 @@
 
 - `backend`, `loop_factory`, `loop`, `run`: the test runs on asyncio's loop and on Weft's.
   `@pytest.mark.backends("weft")` restricts it to the one where both cannot agree; `--loops asyncio`
-  restricts a whole run.
+  restricts a whole run, and `--installed` puts Weft's primitives in the place of asyncio's.
 - What a test leaves behind fails it: descriptors, threads, pending tasks, a loop marked as running,
   signal handlers, and errors that went to asyncio's log without the test asking for them (the
   `reports` fixture collects them, and a test that takes it answers for them).
@@ -49,6 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="loops to run the tests on, separated by commas (default: asyncio,weft)",
     )
     parser.addoption(
+        "--installed",
+        action="store_true",
+        help="put Weft's primitives into asyncio's namespace before any library is imported",
+    )
+    parser.addoption(
         "--strict-slow",
         action="store_true",
         help=f"fail a test over {SLOW_SECONDS} s that is not marked slow",
@@ -68,6 +73,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "backends(*names): run only on these of asyncio and weft, because they cannot agree here",
     ):
         config.addinivalue_line("markers", line)
+    if config.getoption("--installed"):
+        # Not install(): the tests choose their loops themselves.
+        from weft import _primitives
+
+        _primitives.put_in_place()
     # Output is not captured yet: this copy still reaches the terminal when a test hangs.
     config.stash[_stderr] = os.fdopen(os.dup(2), "w")
     config.stash[_sluggish] = []

@@ -34,9 +34,7 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
         "_coroutine_origin_tracking_saved_depth",
         "_csock",
         "_current_handle",
-        "_default_executor",
         "_exception_handler",
-        "_executor_shutdown_called",
         "_internal_fds",
         "_old_agen_hooks",
         "_ready",
@@ -69,6 +67,9 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
         # Waking.
         def _make_self_pipe(self) -> None: ...
         def _close_self_pipe(self) -> None: ...
+
+        # Names.
+        def _getaddrinfo_debug(self, *args: Any) -> Any: ...
 
         # Connections and servers. Transports by their descriptors, weakly.
         _transports: MutableMapping[int, Any]

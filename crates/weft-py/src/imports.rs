@@ -21,6 +21,8 @@ pub struct Imports {
     pub future_remove_done_callback: Py<PyAny>,
     /// `_asyncio.Future.cancel`, unbound.
     pub future_cancel: Py<PyAny>,
+    /// `_asyncio.Future.__init__`, unbound.
+    pub future_init: Py<PyAny>,
     /// `_asyncio.Task.__init__`, unbound.
     pub task_init: Py<PyAny>,
     /// `asyncio.Handle`.
@@ -31,10 +33,24 @@ pub struct Imports {
     pub cancelled_error: Py<PyType>,
     /// `asyncio.InvalidStateError`.
     pub invalid_state_error: Py<PyType>,
+    /// `asyncio.StreamReader`.
+    pub stream_reader: Py<PyAny>,
+    /// `asyncio.StreamReaderProtocol`.
+    pub stream_reader_protocol: Py<PyAny>,
+    /// `asyncio.IncompleteReadError`.
+    pub incomplete_read_error: Py<PyAny>,
+    /// `asyncio.LimitOverrunError`.
+    pub limit_overrun_error: Py<PyAny>,
     /// `asyncio.coroutines.iscoroutine`.
     pub is_coroutine: Py<PyAny>,
     /// `asyncio.get_running_loop`.
     pub get_running_loop: Py<PyAny>,
+    /// `asyncio.get_event_loop`.
+    pub get_event_loop: Py<PyAny>,
+    /// `asyncio.ensure_future`, as it was at import.
+    pub ensure_future: Py<PyAny>,
+    /// `asyncio._get_running_loop`.
+    pub running_loop: Py<PyAny>,
     /// `inspect.isawaitable`.
     pub is_awaitable: Py<PyAny>,
     /// `warnings._warn_unawaited_coroutine`.
@@ -43,6 +59,12 @@ pub struct Imports {
     pub future_loop: Py<PyAny>,
     /// `asyncio.futures._set_result_unless_cancelled`, what `asyncio.sleep` schedules.
     pub set_result_unless_cancelled: Py<PyAny>,
+    /// `asyncio.futures.wrap_future`.
+    pub wrap_future: Py<PyAny>,
+    /// `asyncio.futures._convert_future_exc`: what asyncio makes of an exception of `concurrent.futures`.
+    pub convert_future_error: Py<PyAny>,
+    /// `functools.partial`.
+    pub partial: Py<PyAny>,
     /// `asyncio.format_helpers`.
     pub format_helpers: Py<PyAny>,
     /// `asyncio.base_events`, whose `logger` reports slow callbacks.
@@ -57,12 +79,26 @@ pub struct Imports {
     pub context_run: Py<PyAny>,
     /// `asyncio.tasks._current_tasks`, or `_asyncio._swap_current_task` from Python 3.14.
     pub current_tasks: Py<PyAny>,
+    /// `_asyncio.current_task` (from Python 3.12 on), otherwise `None`.
+    pub current_task: Py<PyAny>,
     /// `_asyncio._register_task` (Python 3.14), otherwise `None`.
     pub register_task: Py<PyAny>,
     /// `_asyncio.future_add_to_awaited_by` (Python 3.14), otherwise `None`.
     pub add_to_awaited_by: Py<PyAny>,
     /// `_asyncio.future_discard_from_awaited_by` (Python 3.14), otherwise `None`.
     pub discard_from_awaited_by: Py<PyAny>,
+    /// `collections.deque`.
+    pub deque: Py<PyAny>,
+    /// `asyncio.Lock.__aenter__`, unbound, which conditions and semaphores have too.
+    pub lock_enter: Py<PyAny>,
+    /// `asyncio.Lock.__aexit__`, unbound.
+    pub lock_exit: Py<PyAny>,
+    /// `asyncio.Barrier.wait`, unbound.
+    pub barrier_wait: Py<PyAny>,
+    /// The members of `asyncio.locks._BarrierState`.
+    pub barrier_states: Py<PyTuple>,
+    /// `asyncio.BrokenBarrierError`.
+    pub broken_barrier_error: Py<PyType>,
     /// The dictionary of the module `time`.
     pub time_module: Py<PyDict>,
     /// `time.monotonic` as it was at import.
@@ -88,6 +124,7 @@ pub fn imports(py: Python<'_>) -> &'static Imports {
 ///
 /// # Errors
 /// `ImportError` or `AttributeError` where the standard library lacks something.
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
     IMPORTS.get_or_try_init(py, || {
         let native = py.import("_asyncio")?;
@@ -95,6 +132,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
         let future = native.getattr("Future")?.cast_into::<PyType>()?;
         let task = native.getattr("Task")?.cast_into::<PyType>()?;
         let exceptions = py.import("asyncio.exceptions")?;
+        let streams = py.import("asyncio.streams")?;
         let optional = |name: &str| -> PyResult<Py<PyAny>> {
             Ok(native
                 .getattr_opt(name)?
@@ -106,12 +144,15 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             py.import("asyncio.tasks")?.getattr("_current_tasks")?
         };
         let time = py.import("time")?;
+        let locks = py.import("asyncio.locks")?;
+        let lock = locks.getattr("Lock")?;
         Ok(Imports {
             future_result: future.getattr("result")?.unbind(),
             future_set_result: future.getattr("set_result")?.unbind(),
             future_set_exception: future.getattr("set_exception")?.unbind(),
             future_remove_done_callback: future.getattr("remove_done_callback")?.unbind(),
             future_cancel: future.getattr("cancel")?.unbind(),
+            future_init: future.getattr("__init__")?.unbind(),
             task_init: task.getattr("__init__")?.unbind(),
             future: future.unbind(),
             handle: py.import("asyncio.events")?.getattr("Handle")?.unbind(),
@@ -128,11 +169,21 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .getattr("InvalidStateError")?
                 .cast_into::<PyType>()?
                 .unbind(),
+            stream_reader: streams.getattr("StreamReader")?.unbind(),
+            stream_reader_protocol: streams.getattr("StreamReaderProtocol")?.unbind(),
+            incomplete_read_error: exceptions.getattr("IncompleteReadError")?.unbind(),
+            limit_overrun_error: exceptions.getattr("LimitOverrunError")?.unbind(),
             is_coroutine: py
                 .import("asyncio.coroutines")?
                 .getattr("iscoroutine")?
                 .unbind(),
             get_running_loop: native.getattr("get_running_loop")?.unbind(),
+            get_event_loop: native.getattr("get_event_loop")?.unbind(),
+            ensure_future: py
+                .import("asyncio.tasks")?
+                .getattr("ensure_future")?
+                .unbind(),
+            running_loop: native.getattr("_get_running_loop")?.unbind(),
             is_awaitable: py.import("inspect")?.getattr("isawaitable")?.unbind(),
             warn_unawaited: py
                 .import("warnings")?
@@ -140,6 +191,9 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .unbind(),
             future_loop: futures.getattr("_get_loop")?.unbind(),
             set_result_unless_cancelled: futures.getattr("_set_result_unless_cancelled")?.unbind(),
+            wrap_future: futures.getattr("wrap_future")?.unbind(),
+            convert_future_error: futures.getattr("_convert_future_exc")?.unbind(),
+            partial: py.import("functools")?.getattr("partial")?.unbind(),
             format_helpers: py.import("asyncio.format_helpers")?.into_any().unbind(),
             base_events: py.import("asyncio.base_events")?.into_any().unbind(),
             selector_events: py.import("asyncio.selector_events")?.into_any().unbind(),
@@ -154,6 +208,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .getattr("run")?
                 .unbind(),
             current_tasks: current_tasks.unbind(),
+            current_task: optional("current_task")?,
             register_task: if cfg!(Py_3_14) {
                 optional("_register_task")?
             } else {
@@ -161,9 +216,35 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             },
             add_to_awaited_by: optional("future_add_to_awaited_by")?,
             discard_from_awaited_by: optional("future_discard_from_awaited_by")?,
+            deque: py.import("collections")?.getattr("deque")?.unbind(),
+            lock_enter: lock.getattr("__aenter__")?.unbind(),
+            lock_exit: lock.getattr("__aexit__")?.unbind(),
+            barrier_wait: locks.getattr("Barrier")?.getattr("wait")?.unbind(),
+            barrier_states: PyTuple::new(
+                py,
+                locks
+                    .getattr("_BarrierState")?
+                    .try_iter()?
+                    .collect::<PyResult<Vec<_>>>()?,
+            )?
+            .unbind(),
+            broken_barrier_error: exceptions
+                .getattr("BrokenBarrierError")?
+                .cast_into::<PyType>()?
+                .unbind(),
             time_module: time.dict().unbind(),
             monotonic: time.getattr("monotonic")?.unbind(),
             empty_tuple: PyTuple::empty(py).unbind(),
         })
     })
+}
+
+/// Whether the code of a Python function names `name`: how a behaviour that came with a maintenance release is told from
+/// the one before. `false` for what is no Python function.
+pub fn mentions(function: &Bound<'_, PyAny>, name: &str) -> bool {
+    let names = || -> PyResult<bool> {
+        let code = function.getattr("__code__")?;
+        code.getattr("co_names")?.contains(name)
+    };
+    names().unwrap_or(false)
 }

@@ -36,6 +36,25 @@ pub fn recv_uninit(fd: RawFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<&mut [u
     sys::recv_uninit(fd, buf, RECEIVE)
 }
 
+/// Receives at most `most` bytes behind what `buf` holds, and returns how many it has got; 0 is the end
+/// of the stream.
+pub fn recv_append(fd: RawFd, buf: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    sys::recv_append(fd, buf, most, RECEIVE)
+}
+
+/// Whether a receive would bring something, be it the end of the stream or an error (which is returned, and taken from
+/// the socket as the receive would have).
+pub fn is_readable(fd: RawFd) -> io::Result<bool> {
+    let peek = RECEIVE.union(RecvFlags::PEEK);
+    match with_fd(fd, |fd| {
+        retry_on_intr(|| net::recv(fd, &mut [0_u8; 1], peek))
+    }) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Sends what the socket takes of `buf`, and returns how many bytes that were.
 pub fn send(fd: RawFd, buf: &[u8]) -> io::Result<usize> {
     with_fd(fd, |fd| retry_on_intr(|| net::send(fd, buf, SEND)))

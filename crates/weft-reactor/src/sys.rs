@@ -45,6 +45,20 @@ pub(crate) fn recv_uninit(
     Ok(unsafe { std::slice::from_raw_parts_mut(received.as_mut_ptr().cast(), received.len()) })
 }
 
+/// Receives behind what `buf` holds; see [`crate::socket::recv_append`].
+pub(crate) fn recv_append(
+    fd: RawFd,
+    buf: &mut Vec<u8>,
+    most: usize,
+    flags: rustix::net::RecvFlags,
+) -> io::Result<usize> {
+    buf.reserve(most);
+    let received = recv_uninit(fd, &mut buf.spare_capacity_mut()[..most], flags)?.len();
+    // SAFETY: so many bytes of the spare capacity, from its beginning on, have just been initialised.
+    unsafe { buf.set_len(buf.len() + received) }
+    Ok(received)
+}
+
 /// The bytes of a socket address that follow its family.
 pub(crate) fn after_family(address: &SocketAddrAny) -> &[u8] {
     let length = address.addr_len() as usize;

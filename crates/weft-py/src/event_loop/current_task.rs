@@ -43,6 +43,33 @@ pub fn leave_task(state: &EventLoop, event_loop: &Bound<'_, PyAny>) -> PyResult<
     Ok(())
 }
 
+/// Leaves no task current, where the next step is likely to be near: the registry's entry stays and names `None`, which
+/// is less work than taking it out and putting it in again. Only until foreign code is called: that wants no entry.
+///
+/// # Errors
+/// `MemoryError`.
+#[cfg(not(Py_3_14))]
+#[inline]
+pub fn rest_task(state: &EventLoop, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    let none = event_loop.py().None().into_bound(event_loop.py());
+    if !state.current_task.is_set() || state.current_task.is(&none) {
+        return Ok(());
+    }
+    swap(event_loop, Some(&none))?;
+    state.current_task.set(none);
+    Ok(())
+}
+
+/// Leaves no task current: here that is the same for asyncio's registry however soon the next step comes.
+///
+/// # Errors
+/// `MemoryError`.
+#[cfg(Py_3_14)]
+#[inline]
+pub fn rest_task(state: &EventLoop, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    leave_task(state, event_loop)
+}
+
 #[cfg(not(Py_3_14))]
 #[inline]
 fn swap<'py>(event_loop: &Bound<'py, PyAny>, task: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
@@ -69,7 +96,7 @@ fn swap<'py>(event_loop: &Bound<'py, PyAny>, task: Option<&Bound<'py, PyAny>>) -
 
 /// The task that is current on the loop, as far as native code has set it.
 pub fn current_task<'py>(state: &EventLoop, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-    state.current_task.get(py)
+    state.current_task.get(py).filter(|task| !task.is_none())
 }
 
 /// The task that asyncio's registry names as the current one, whoever has set it.
@@ -77,9 +104,18 @@ pub fn current_task<'py>(state: &EventLoop, py: Python<'py>) -> Option<Bound<'py
 /// # Errors
 /// What the look-up raises.
 pub fn registered_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let tasks = event_loop.py().import("asyncio.tasks")?;
-    let task = tasks.call_method1("current_task", (event_loop,))?;
-    Ok(Some(task).filter(|task| !task.is_none()))
+    let py = event_loop.py();
+    #[cfg(not(Py_3_14))]
+    {
+        let tasks = imports(py).current_tasks.bind(py).cast::<PyDict>()?;
+        let task = tasks.get_item(event_loop)?;
+        Ok(task.filter(|task| !task.is_none()))
+    }
+    #[cfg(Py_3_14)]
+    {
+        let task = crate::ffi::call::call1(imports(py).current_task.bind(py), event_loop)?;
+        Ok(Some(task).filter(|task| !task.is_none()))
+    }
 }
 
 /// Makes asyncio's registry name `task` again, after somebody else's step has failed half-way.

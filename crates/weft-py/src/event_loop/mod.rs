@@ -13,6 +13,7 @@
 
 mod attributes;
 mod current_task;
+mod directions;
 pub mod handles;
 mod ready;
 mod run;
@@ -26,18 +27,24 @@ use pyo3::prelude::*;
 use pyo3::types::PyAny;
 use weft_reactor::{Poller, TimerQueue, Waker, WatchTable};
 
-pub use current_task::{current_task, enter_task, leave_task, registered_task, restore_task};
+pub use current_task::{
+    current_task, enter_task, leave_task, registered_task, rest_task, restore_task,
+};
 pub use ready::{Job, Ready};
 pub use schedule::{
-    InItsPlace, call_soon_by_method, call_soon_directly, job_later, set_callable_for,
+    InItsPlace, call_soon_by_method, call_soon_directly, job_at, job_later, job_soon,
+    set_callable_for,
 };
 use watches::Watch;
-pub use watches::{Interest, Notice, rewatch, unwatch, watch};
+pub use watches::{
+    Interest, Notice, announce_again, is_waiting, rewatch, stop_waiting, unwatch, wait_until_ready,
+    watch,
+};
 
 use crate::event_loop::handles::HANDLE;
 use crate::ffi::class::Description;
 use crate::ffi::context::SharedContexts;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::{Owner, class_slots, track};
 use crate::ffi::{Class, Native, Reference, Slot, Visit};
 use crate::slot;
 use ready::ReadyQueue;
@@ -57,22 +64,31 @@ pub struct EventLoop {
     closed: Cell<bool>,
     stopping: Cell<bool>,
     debug: Cell<bool>,
-    /// Whether `call_soon` or `time` was replaced, by a subclass or on the instance …
+    /// Whether `call_soon` or one of its like was replaced, by a subclass or on the instance …
     overridden: Cell<Overridden>,
     /// … as found when the class had this version.
     class_version: Cell<u32>,
     thread_id: Slot,
     task_factory: Slot,
+    default_executor: Slot,
+    /// Whether `shutdown_default_executor()` or `close()` has been called.
+    executor_ended: Cell<bool>,
     /// The task that asyncio's registry names as this loop's current one.
     current_task: Slot,
     contexts: SharedContexts,
+    /// Whether tasks that have not begun may stay out of the garbage collector's sight; see [`EventLoop::hides_tasks`].
+    turning: Cell<bool>,
 }
 
 /// Methods whose replacements native code must respect.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Overridden {
     call_soon: bool,
+    create_task: bool,
     time: bool,
+    /// One of those that running a function in a thread calls.
+    executor: bool,
 }
 
 impl Default for EventLoop {
@@ -92,8 +108,11 @@ impl Default for EventLoop {
             class_version: Cell::default(),
             thread_id: Slot::empty(),
             task_factory: Slot::empty(),
+            default_executor: Slot::empty(),
+            executor_ended: Cell::default(),
             current_task: Slot::empty(),
             contexts: SharedContexts::default(),
+            turning: Cell::default(),
         }
     }
 }
@@ -109,11 +128,14 @@ impl std::fmt::Debug for EventLoop {
 
 impl Native for EventLoop {
     fn traverse(&self, visit: Visit) -> c_int {
-        for slot in [&self.thread_id, &self.task_factory, &self.current_task] {
-            let answer = visit.slot(slot);
-            if answer != 0 {
-                return answer;
-            }
+        let answer = visit.slots([
+            &self.thread_id,
+            &self.task_factory,
+            &self.default_executor,
+            &self.current_task,
+        ]);
+        if answer != 0 {
+            return answer;
         }
         let answer = self.contexts.traverse(visit);
         if answer != 0 {
@@ -144,9 +166,19 @@ impl Native for EventLoop {
 
     fn clear(&self, py: Python<'_>) {
         self.task_factory.clear();
+        self.default_executor.clear();
         self.current_task.clear();
         self.contexts.forget();
         self.release(py);
+    }
+}
+
+/// Lets the garbage collector see all jobs' objects.
+fn show_all<'a>(py: Python<'_>, entries: impl IntoIterator<Item = &'a Ready>) {
+    for entry in entries {
+        if let Ready::Job { object, .. } = entry {
+            track(object.bind(py));
+        }
     }
 }
 
@@ -173,6 +205,7 @@ impl EventLoop {
         let poller = self.poller.borrow_mut().take();
         self.waker.borrow_mut().take();
         drop(poller);
+        show_all(py, &ready);
         // Emptied, not only dropped: what a handle refers to may refer to the handle.
         for entry in &ready {
             if let Ready::Handle(handle) = entry
@@ -197,6 +230,44 @@ impl EventLoop {
     #[inline]
     pub fn schedules_directly(&self, event_loop: &Bound<'_, PyAny>) -> bool {
         !self.debug.get() && !self.closed.get() && !self.overridden(event_loop).call_soon
+    }
+
+    /// Whether a function can be run in a thread without asking the loop's own methods.
+    #[inline]
+    pub fn takes_from_threads(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        self.schedules_directly(event_loop) && !self.overridden(event_loop).executor
+    }
+
+    /// What runs functions in threads; empty before the first one.
+    #[inline]
+    pub fn default_executor(&self) -> &Slot {
+        &self.default_executor
+    }
+
+    /// Whether the default executor may not be used any more.
+    #[inline]
+    pub fn has_ended_executor(&self) -> bool {
+        self.executor_ended.get()
+    }
+
+    /// Whether native code may make and start tasks itself instead of calling `create_task`.
+    #[inline]
+    pub fn creates_tasks_directly(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        let overridden = self.overridden(event_loop);
+        !self.debug.get()
+            && !self.closed.get()
+            && !overridden.call_soon
+            && !overridden.create_task
+            && !self.task_factory.is_set()
+    }
+
+    /// Whether an object that only the ready queue makes live need not be tracked by the garbage collector.
+    ///
+    /// The collector may take what it cannot see for alive, never for dead. While the loop turns, everything in the queue
+    /// is alive; when it stops, what is left there is shown to the collector.
+    #[inline]
+    pub fn hides_tasks(&self) -> bool {
+        self.turning.get()
     }
 
     /// Appends an entry to the ready queue. The caller has looked at [`Self::schedules_directly`].

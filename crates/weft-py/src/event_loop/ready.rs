@@ -7,7 +7,7 @@ use std::ffi::c_int;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use super::visit_handle;
+use super::{show_all, visit_handle};
 use crate::ffi::{Reference, Visit};
 
 /// Native work: called with the loop, the entry's object and its argument. What it returns as an error ends the run.
@@ -18,6 +18,8 @@ pub type Job = for<'py> fn(
 ) -> PyResult<()>;
 
 /// One entry of the ready queue.
+// With a whole word that says which it is, entries are moved word by word, as they are written.
+#[repr(usize)]
 pub enum Ready {
     /// A handle to run.
     Handle(Reference),
@@ -67,6 +69,11 @@ impl ReadyQueue {
     /// Takes everything.
     pub fn take(&self) -> VecDeque<Ready> {
         std::mem::take(&mut *self.0.borrow_mut())
+    }
+
+    /// Lets the garbage collector see what waits here.
+    pub fn show(&self, py: Python<'_>) {
+        show_all(py, self.0.borrow().iter());
     }
 
     /// Reports every reference to the garbage collector.

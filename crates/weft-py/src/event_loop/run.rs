@@ -57,6 +57,7 @@ fn run<'py>(event_loop: &Bound<'py, PyAny>) -> Returned<'py> {
     let state = EVENT_LOOP.of(event_loop);
     noticed(event_loop, intern!(py, "time").as_any())?;
     let mut run = Run::default();
+    state.turning.set(true);
     let outcome = loop {
         if let Err(error) = turn(state, event_loop, &mut run) {
             break Err(error);
@@ -65,6 +66,8 @@ fn run<'py>(event_loop: &Bound<'py, PyAny>) -> Returned<'py> {
             break Ok(());
         }
     };
+    state.turning.set(false);
+    state.ready.show(py);
     let left = leave_task(state, event_loop);
     state.contexts.forget();
     outcome?;
@@ -317,7 +320,10 @@ fn run_once<'py>(event_loop: &Bound<'py, PyAny>) -> Returned<'py> {
     let py = event_loop.py();
     let state = EVENT_LOOP.of(event_loop);
     let mut run = Run::default();
+    state.turning.set(true);
     let outcome = turn(state, event_loop, &mut run);
+    state.turning.set(false);
+    state.ready.show(py);
     let left = leave_task(state, event_loop);
     outcome?;
     left?;

@@ -148,6 +148,15 @@ impl Future {
         self.blocking.set(i32::from(value));
     }
 
+    /// `_log_traceback`.
+    #[inline]
+    pub fn log_traceback(&self) -> bool {
+        #[cfg(Py_3_13)]
+        return self.bits.get() & bit::LOG_TRACEBACK != 0;
+        #[cfg(not(Py_3_13))]
+        return self.log_traceback.get() != 0;
+    }
+
     /// Sets `_log_traceback`.
     #[inline]
     pub fn set_log_traceback(&self, value: bool) {
@@ -194,6 +203,16 @@ impl Task {
 pub(super) unsafe fn is_initialised(object: *mut pyo3::ffi::PyObject) -> bool {
     // SAFETY: promised by the caller.
     unsafe { (*object.cast::<Future>()).is_alive() }
+}
+
+/// Whether the base's finalizer may have something to report: a task that is pending, an exception that nobody has seen.
+///
+/// # Safety
+/// `object` is an instance of `_asyncio.Future`.
+pub(super) unsafe fn has_last_words(object: *mut pyo3::ffi::PyObject) -> bool {
+    // SAFETY: promised by the caller.
+    let fields = unsafe { &*object.cast::<Future>() };
+    fields.is_pending() || fields.log_traceback()
 }
 
 /// The base fields of a future or task.

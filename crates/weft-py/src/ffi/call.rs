@@ -4,7 +4,7 @@ use std::ptr;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyString, PyTuple};
+use pyo3::types::{PyAny, PyDict, PyString, PyTuple};
 
 /// The calls that may not come back: a thread that asks for the GIL while the interpreter is being torn down is ended on
 /// the spot, up to Python 3.13 by unwinding its stack. Declared here with an ABI that says so.
@@ -25,6 +25,11 @@ mod python {
             args: *const *mut PyObject,
             nargs: usize,
             names: *mut PyObject,
+        ) -> *mut PyObject;
+        pub fn PyObject_Call(
+            callable: *mut PyObject,
+            args: *mut PyObject,
+            keywords: *mut PyObject,
         ) -> *mut PyObject;
         pub fn PyIter_Send(
             iterator: *mut PyObject,
@@ -115,6 +120,24 @@ pub fn call_tuple<'py>(
                 ffi::PyTuple_GET_SIZE(arguments.as_ptr()).cast_unsigned(),
                 ptr::null_mut(),
             )
+        });
+        Bound::from_owned_ptr_or_err(callable.py(), result)
+    }
+}
+
+/// `callable(*arguments, **keywords)`.
+///
+/// # Errors
+/// What the callable raises.
+pub fn call_with_keywords<'py>(
+    callable: &Bound<'py, PyAny>,
+    arguments: &Bound<'py, PyTuple>,
+    keywords: &Bound<'py, PyDict>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: a live callable, a tuple and a dictionary.
+    unsafe {
+        let result = calling(|| {
+            python::PyObject_Call(callable.as_ptr(), arguments.as_ptr(), keywords.as_ptr())
         });
         Bound::from_owned_ptr_or_err(callable.py(), result)
     }
@@ -353,4 +376,14 @@ pub fn audit_sendto(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyRe
         0 => Ok(()),
         _ => Err(PyErr::fetch(sock.py())),
     }
+}
+
+/// The exception `value` as a `raise` statement at this place would raise it: with the exception that is being handled as
+/// its context.
+pub fn raised(value: &Bound<'_, PyAny>) -> PyErr {
+    // SAFETY: a live object with its own class; Python refuses what is no exception by raising another one.
+    unsafe {
+        ffi::PyErr_SetObject(ffi::Py_TYPE(value.as_ptr()).cast(), value.as_ptr());
+    }
+    PyErr::fetch(value.py())
 }

@@ -2,13 +2,14 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyAny, PyTuple, PyType};
 
 use super::Slot;
-use super::class::{Class, Dead, Native, Visit};
+use super::class::{_Py_NewReference, Class, Dead, Native, Visit};
 use super::method::guard;
 
 /// Gives [`class_slots`] the static [`Class`] that its trampolines belong to.
@@ -46,7 +47,16 @@ pub fn class_slots<O: Owner>() -> Vec<ffi::PyType_Slot> {
 
 /// The life-cycle slots of a class whose base is native and has a life cycle of its own: the base's is continued.
 pub fn extending_slots<O: Owner>() -> Vec<ffi::PyType_Slot> {
+    debug_assert!(O::Value::EXTENDS);
     vec![
+        ffi::PyType_Slot {
+            slot: ffi::Py_tp_alloc,
+            pfunc: alloc_extending::<O> as *mut c_void,
+        },
+        ffi::PyType_Slot {
+            slot: ffi::Py_tp_free,
+            pfunc: free_extending::<O> as *mut c_void,
+        },
         ffi::PyType_Slot {
             slot: ffi::Py_tp_new,
             pfunc: tp_new::<O> as *mut c_void,
@@ -70,6 +80,91 @@ pub fn extending_slots<O: Owner>() -> Vec<ffi::PyType_Slot> {
     ]
 }
 
+/// Whether the word before an object is where the collector marks it as finalized.
+static MARK_IS_KNOWN: AtomicBool = AtomicBool::new(false);
+
+/// The bit of that word which is the mark.
+const FINALIZED: usize = 1;
+
+/// The word in which the collector keeps its marks of an object.
+///
+/// # Safety
+/// `object` is of a collected type.
+unsafe fn marks(object: *mut ffi::PyObject) -> *mut usize {
+    // SAFETY: such objects have the collector's two words before them.
+    unsafe { object.cast::<usize>().sub(1) }
+}
+
+/// Looks where the collector marks finalized objects. Where that is not as described, what extends native classes is not
+/// used again.
+///
+/// # Errors
+/// What making a future raises.
+pub fn verify(future_type: &Bound<'_, PyType>) -> PyResult<()> {
+    let object = future_type.call_method1("__new__", (future_type,))?;
+    // SAFETY: a live object of a collected type, which nobody else knows; uninitialised futures have no last words.
+    unsafe {
+        let before = *marks(object.as_ptr());
+        let is_marked = ffi::PyObject_GC_IsFinalized(object.as_ptr()) != 0;
+        ffi::PyObject_CallFinalizer(object.as_ptr());
+        let after = *marks(object.as_ptr());
+        let was_marked = ffi::PyObject_GC_IsFinalized(object.as_ptr()) != 0;
+        MARK_IS_KNOWN.store(
+            !is_marked && was_marked && before ^ after == FINALIZED,
+            Ordering::Relaxed,
+        );
+    }
+    Ok(())
+}
+
+/// `tp_alloc` of a class that keeps dead instances: one of them, emptied, or fresh memory.
+unsafe extern "C" fn alloc_extending<O: Owner>(
+    ty: *mut ffi::PyTypeObject,
+    items: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    let class = O::class();
+    // SAFETY: called by Python with a type that inherits from the class. A dead instance is of exactly the class, so its
+    // memory has the size that is zeroed here; what `CPython` keeps before the object, its dealloc has cleared.
+    unsafe {
+        if ptr::eq(ty, class.as_type_ptr())
+            && let Some(Dead(object)) = class.dead.with(Python::assume_attached(), Vec::pop)
+        {
+            let head = size_of::<ffi::PyObject>();
+            let size = (*ty).tp_basicsize.cast_unsigned() - head;
+            ptr::write_bytes(object.byte_add(head).cast::<u8>(), 0, size);
+            ffi::Py_INCREF(ty.cast());
+            _Py_NewReference(object);
+            ffi::PyObject_GC_Track(object.cast());
+            return object;
+        }
+        ffi::PyType_GenericAlloc(ty, items)
+    }
+}
+
+/// `tp_free` of a class that keeps dead instances, which its base's dealloc calls last.
+unsafe extern "C" fn free_extending<O: Owner>(object: *mut c_void) {
+    let class = O::class();
+    // SAFETY: called by Python with an instance that is cleared and untracked, but still has its type. Python finalizes an
+    // object once, and marks it; the next one in this memory has not been.
+    unsafe {
+        let instance = object.cast::<ffi::PyObject>();
+        if MARK_IS_KNOWN.load(Ordering::Relaxed)
+            && ptr::eq(ffi::Py_TYPE(instance), class.as_type_ptr())
+            && class.dead.with(Python::assume_attached(), |dead| {
+                let room = dead.len() < O::Value::RECYCLED;
+                if room {
+                    dead.push(Dead(instance));
+                }
+                room
+            })
+        {
+            *marks(instance) &= !FINALIZED;
+            return;
+        }
+        ffi::PyObject_GC_Del(object);
+    }
+}
+
 /// The deallocation slot of the class `E` that shares the Rust value of its base `O`.
 pub fn dealloc_slot<O: Owner, E: Owner>() -> ffi::PyType_Slot {
     ffi::PyType_Slot {
@@ -86,9 +181,31 @@ unsafe extern "C" fn tp_new<O: Owner>(
     // SAFETY: Python passes a type that inherits from the class.
     unsafe {
         guard(ptr::null_mut(), |py| {
+            if (*ty).tp_flags & ffi::Py_TPFLAGS_IS_ABSTRACT != 0 {
+                return Err(abstract_error(py, ty));
+            }
             O::class().allocate(py, ty).map(Bound::into_ptr)
         })
     }
+}
+
+/// What `object.__new__` says about a class with abstract methods.
+///
+/// # Safety
+/// `ty` is such a class.
+#[cold]
+unsafe fn abstract_error(py: Python<'_>, ty: *mut ffi::PyTypeObject) -> PyErr {
+    // SAFETY: promised by the caller; `object` has this function, which needs no arguments and raises.
+    unsafe {
+        if let Some(new) = ffi::PyBaseObject_Type.tp_new {
+            let arguments = PyTuple::empty(py);
+            drop(Bound::from_owned_ptr_or_opt(
+                py,
+                new(ty, arguments.as_ptr(), ptr::null_mut()),
+            ));
+        }
+    }
+    PyErr::fetch(py)
 }
 
 /// The words that a Python base's `__slots__` occupy, between the object's head and the Rust value.
@@ -101,6 +218,10 @@ unsafe fn inherited_slots<'a, O: Owner>(object: *mut ffi::PyObject) -> &'a [Slot
     // SAFETY: such a base stores nullable owned references there and nothing else.
     unsafe { std::slice::from_raw_parts(object.byte_add(head).cast::<Slot>(), count) }
 }
+
+/// Whether dead instances of the subclass that [`Class::expect`] has named can be used again: from Python 3.13 on, its part
+/// of the deallocation leaves no stale pointers to the instance's attributes behind.
+const KEEPS_SUBCLASSES: bool = cfg!(Py_3_13);
 
 unsafe extern "C" fn dealloc<O: Owner, E: Owner>(object: *mut ffi::PyObject) {
     // SAFETY: called by Python when the last reference has gone. The type is released last: instances of heap types
@@ -132,8 +253,18 @@ unsafe extern "C" fn dealloc<O: Owner, E: Owner>(object: *mut ffi::PyObject) {
         O::class().drop_value(object);
         // Python finalizes an object once: one that was cannot be used again.
         let finalized = O::Value::COLLECTED && ffi::PyObject_GC_IsFinalized(object) != 0;
-        if O::Value::RECYCLED > 0 && ptr::eq(ty, E::class().as_type_ptr()) && !finalized {
-            let kept = E::class().dead.with(Python::assume_attached(), |dead| {
+        let list = if ptr::eq(ty, E::class().as_type_ptr()) {
+            Some(&E::class().dead)
+        } else if KEEPS_SUBCLASSES && ptr::eq(ty, O::class().usual.load(Ordering::Relaxed)) {
+            Some(&O::class().dead_usual)
+        } else {
+            None
+        };
+        if let Some(list) = list
+            && O::Value::RECYCLED > 0
+            && !finalized
+        {
+            let kept = list.with(Python::assume_attached(), |dead| {
                 let room = dead.len() < O::Value::RECYCLED;
                 if room {
                     dead.push(Dead(object));
@@ -205,12 +336,46 @@ unsafe extern "C" fn finalize_extending<O: Owner>(object: *mut ffi::PyObject) {
     }
 }
 
+/// Lets the garbage collector see an object; without effect where it does or cannot.
+#[inline]
+pub fn track(object: &Bound<'_, PyAny>) {
+    // SAFETY: a live object, whose references are all in place; looked at before it is entered twice.
+    unsafe {
+        if ffi::PyObject_IS_GC(object.as_ptr()) != 0
+            && ffi::PyObject_GC_IsTracked(object.as_ptr()) == 0
+        {
+            ffi::PyObject_GC_Track(object.as_ptr().cast());
+        }
+    }
+}
+
+/// Whether an object's finalizer has run, so that Python will not call it again.
+pub fn is_finalized(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: a live object, looked at for being of a collected type first.
+    unsafe {
+        ffi::PyObject_IS_GC(object.as_ptr()) != 0
+            && ffi::PyObject_GC_IsFinalized(object.as_ptr()) != 0
+    }
+}
+
+/// Hides an object from the garbage collector, which takes all that it refers to for alive then.
+#[inline]
+pub fn untrack(object: &Bound<'_, PyAny>) {
+    // SAFETY: a live object of a collected type, as is looked at here; without effect where it is not tracked.
+    unsafe {
+        if ffi::PyObject_IS_GC(object.as_ptr()) != 0 {
+            ffi::PyObject_GC_UnTrack(object.as_ptr().cast());
+        }
+    }
+}
+
 unsafe extern "C" fn dealloc_extending<O: Owner>(object: *mut ffi::PyObject) {
     // SAFETY: as in `dealloc`. The base's function clears its part, frees the memory and, where it is a heap type
     // (from Python 3.12), releases the type; a static base does not know about ours.
     unsafe {
         let ty = ffi::Py_TYPE(object);
         if ptr::eq(ty, O::class().as_type_ptr())
+            && super::base::has_last_words(object)
             && ffi::PyObject_CallFinalizerFromDealloc(object) < 0
         {
             return;

@@ -169,6 +169,16 @@ pub fn is_exactly(object: &Bound<'_, PyAny>, ty: *mut ffi::PyTypeObject) -> bool
     unsafe { ptr::eq(ffi::Py_TYPE(object.as_ptr()), ty) }
 }
 
+/// Tells the collector about an object of a collected class, unless it knows it.
+pub fn track(object: &Bound<'_, PyAny>) {
+    // SAFETY: a live object of a collected class, whose fields are valid.
+    unsafe {
+        if ffi::PyObject_GC_IsTracked(object.as_ptr()) == 0 {
+            ffi::PyObject_GC_Track(object.as_ptr().cast());
+        }
+    }
+}
+
 /// The number of references to `object`.
 #[inline]
 pub fn reference_count(object: &Bound<'_, PyAny>) -> isize {
@@ -184,10 +194,42 @@ pub fn class_version(object: &Bound<'_, PyAny>) -> u32 {
     unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_version_tag }
 }
 
-/// Whether `object` is a coroutine made by `async def`.
+/// The function behind `__iter__` of native coroutines, by address.
+static ITER_NATIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Makes [`is_coroutine`] know classes whose `tp_iter` is in this slot.
+pub fn set_native_iter(slot: &ffi::PyType_Slot) {
+    ITER_NATIVE.store(slot.pfunc.addr(), Ordering::Relaxed);
+}
+
+/// Whether `object` is a coroutine made by `async def`, or a native one.
 #[inline]
 pub fn is_coroutine(object: &Bound<'_, PyAny>) -> bool {
-    is_exactly(object, &raw mut ffi::PyCoro_Type)
+    if is_exactly(object, &raw mut ffi::PyCoro_Type) {
+        return true;
+    }
+    // SAFETY: reads the type of a live object.
+    unsafe {
+        (*ffi::Py_TYPE(object.as_ptr()))
+            .tp_iter
+            .is_some_and(|function| function as usize == ITER_NATIVE.load(Ordering::Relaxed))
+    }
+}
+
+/// Whether `==` and `hash()` of `object` are those of `object()`, which tell objects apart by identity alone.
+#[inline]
+pub fn is_compared_by_identity(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: reads the types of live objects.
+    unsafe {
+        let (ty, plain) = (
+            ffi::Py_TYPE(object.as_ptr()),
+            &raw mut ffi::PyBaseObject_Type,
+        );
+        let address = |function: Option<ffi::hashfunc>| function.map_or(0, |f| f as usize);
+        let compare = |function: Option<ffi::richcmpfunc>| function.map_or(0, |f| f as usize);
+        address((*ty).tp_hash) == address((*plain).tp_hash)
+            && compare((*ty).tp_richcompare) == compare((*plain).tp_richcompare)
+    }
 }
 
 /// Whether `object` is a generator.
@@ -200,6 +242,18 @@ pub fn is_generator(object: &Bound<'_, PyAny>) -> bool {
 #[inline]
 pub fn is_exact_string(object: &Bound<'_, PyAny>) -> bool {
     is_exactly(object, &raw mut ffi::PyUnicode_Type)
+}
+
+/// Whether `object` is a `float`, not an instance of a subclass.
+#[inline]
+pub fn is_exact_float(object: &Bound<'_, PyAny>) -> bool {
+    is_exactly(object, &raw mut ffi::PyFloat_Type)
+}
+
+/// Whether `object` is an `int`, not an instance of a subclass.
+#[inline]
+pub fn is_exact_int(object: &Bound<'_, PyAny>) -> bool {
+    is_exactly(object, &raw mut ffi::PyLong_Type)
 }
 
 /// Whether `object` is the integer 0, of which there is one.

@@ -16,6 +16,19 @@ macro_rules! slot {
     (@entry $id:ident, $raw:ident) => {
         pyo3::ffi::PyType_Slot { slot: pyo3::ffi::$id, pfunc: $raw as *mut std::ffi::c_void }
     };
+    // What is its own iterator.
+    (await itself) => {
+        pyo3::ffi::PyType_Slot {
+            slot: pyo3::ffi::Py_am_await,
+            pfunc: pyo3::ffi::PyObject_SelfIter as *mut std::ffi::c_void,
+        }
+    };
+    (iter itself) => {
+        pyo3::ffi::PyType_Slot {
+            slot: pyo3::ffi::Py_tp_iter,
+            pfunc: pyo3::ffi::PyObject_SelfIter as *mut std::ffi::c_void,
+        }
+    };
     (repr $function:path) => {{
         unsafe extern "C" fn raw(slf: *mut pyo3::ffi::PyObject) -> *mut pyo3::ffi::PyObject {
             // SAFETY: only Python calls this, with a live instance.
@@ -43,6 +56,20 @@ macro_rules! slot {
             unsafe { $crate::ffi::method::noargs(slf, $function) }
         }
         $crate::slot!(@entry Py_am_await, raw)
+    }};
+    (aiter $function:path) => {{
+        unsafe extern "C" fn raw(slf: *mut pyo3::ffi::PyObject) -> *mut pyo3::ffi::PyObject {
+            // SAFETY: only Python calls this, with a live instance.
+            unsafe { $crate::ffi::method::noargs(slf, $function) }
+        }
+        $crate::slot!(@entry Py_am_aiter, raw)
+    }};
+    (anext $function:path) => {{
+        unsafe extern "C" fn raw(slf: *mut pyo3::ffi::PyObject) -> *mut pyo3::ffi::PyObject {
+            // SAFETY: only Python calls this, with a live instance.
+            unsafe { $crate::ffi::method::noargs(slf, $function) }
+        }
+        $crate::slot!(@entry Py_am_anext, raw)
     }};
     (next $function:path) => {{
         unsafe extern "C" fn raw(slf: *mut pyo3::ffi::PyObject) -> *mut pyo3::ffi::PyObject {

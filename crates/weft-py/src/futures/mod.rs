@@ -9,6 +9,8 @@
 //! waking it moves that reference into the ready queue. Code outside this module never sees the bare task: reading
 //! `_callbacks` shows the bound method that asyncio would have registered.
 
+mod callbacks;
+mod gathering;
 mod iterator;
 
 use std::sync::OnceLock;
@@ -28,19 +30,41 @@ use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, extending_slots};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{function_of_entry, receiver_of_builtin};
-use crate::ffi::{Class, context};
+use crate::ffi::{Class, Native, callback, context};
 use crate::imports::imports;
 use crate::{method, property, slot};
+use callbacks::store_callback;
+pub use callbacks::{
+    Ending, Failure, add_callback, ending, failure, feeds_directly, forget_awaited_by, initialise,
+    note_awaited_by, remove_callback,
+};
+pub use gathering::GATHERING;
 pub use iterator::{iterate, thrown_error};
 
-/// `weft.Future`. It adds no field to its base.
-pub static FUTURE: Class<()> = Class::new();
+/// `weft.Future` adds no field to its base.
+#[derive(Debug, Default)]
+pub struct Future;
+
+impl Native for Future {
+    const EXTENDS: bool = true;
+    const RECYCLED: usize = 4096;
+}
+
+/// `weft.Future`.
+pub static FUTURE: Class<Future> = Class::new();
+
+/// Whether `object` is a future of a native class, whose memory is known and whose callbacks are scheduled natively.
+/// Tasks are asked for elsewhere.
+#[inline]
+pub fn is_native(object: &Bound<'_, PyAny>) -> bool {
+    FUTURE.is_exact(object) || GATHERING.is_exact(object)
+}
 
 struct FutureClass;
 
 impl Owner for FutureClass {
-    type Value = ();
-    fn class() -> &'static Class<()> {
+    type Value = Future;
+    fn class() -> &'static Class<Future> {
         &FUTURE
     }
 }
@@ -164,6 +188,14 @@ fn schedule_one<'py>(
             Ok(())
         }
         (Some(state), Some(context)) if !context.is_none() => {
+            if callback::recognise(&callback).is_some() {
+                state.push(Ready::Job {
+                    run: callbacks::run_callback,
+                    object: callback.into(),
+                    argument: Some(future.clone().into()),
+                });
+                return Ok(());
+            }
             event_loop::call_soon_directly(state, event_loop, callback, future.clone(), context)
         }
         (_, context) => {
@@ -319,22 +351,11 @@ fn add_done_callback<'py>(future: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Re
             "add_done_callback() takes exactly 1 positional argument",
         ));
     }
-    if !fields.is_pending() {
-        let event_loop = fields.event_loop.get(py);
-        let state = direct(event_loop.as_ref());
-        if let Some(event_loop) = &event_loop {
-            schedule_one(state, event_loop, future, callback, Some(context))?;
-        }
-    } else if !fields.callback0.is_set() && !fields.callbacks.is_set() {
-        fields.callback0.fill(callback);
-        fields.context0.set(context);
-    } else {
-        let pair = PyTuple::new(py, [callback, context])?;
-        if let Some(list) = fields.callbacks.get(py) {
-            list.cast_into::<PyList>()?.append(pair)?;
-        } else {
-            fields.callbacks.set(PyList::new(py, [pair])?.into_any());
-        }
+    if fields.is_pending() {
+        store_callback(future, callback, context)?;
+    } else if let Some(event_loop) = &fields.event_loop.get(py) {
+        let state = direct(Some(event_loop));
+        schedule_one(state, event_loop, future, callback, Some(context))?;
     }
     Ok(py.None().into_bound(py))
 }
@@ -380,7 +401,7 @@ fn show_waiters(future: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// `_callbacks`: pairs of callback and context, a waiting native task shown as its wake-up method.
-fn callbacks<'py>(future: &Bound<'py, PyAny>) -> Returned<'py> {
+fn shown_callbacks<'py>(future: &Bound<'py, PyAny>) -> Returned<'py> {
     let py = future.py();
     let fields = base::future(future);
     if !fields.is_alive() {
@@ -434,7 +455,7 @@ pub fn common_methods() -> Vec<ffi::PyMethodDef> {
 
 /// Properties that futures and tasks share.
 pub fn common_properties() -> Vec<ffi::PyGetSetDef> {
-    vec![property!("_callbacks" => callbacks)]
+    vec![property!("_callbacks" => shown_callbacks)]
 }
 
 /// The methods that this module adds to the loop.
@@ -480,7 +501,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             ..Description::default()
         },
     )?;
-    module.add("Future", class)
+    module.add("Future", class)?;
+    gathering::make(module)
 }
 
 /// A borrowed optional as an owned one.

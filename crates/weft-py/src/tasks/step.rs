@@ -7,20 +7,37 @@ use pyo3::types::{PyAny, PyDict};
 
 use super::{TASK, own_context, steps_natively};
 use crate::event_loop::handles::is_fatal;
-use crate::event_loop::{EVENT_LOOP, EventLoop, Ready, current_task, enter_task, leave_task};
+use crate::event_loop::{
+    EVENT_LOOP, EventLoop, Ready, current_task, enter_task, leave_task, rest_task,
+};
 use crate::ffi::base;
 use crate::ffi::call::{MethodDefinition, Sent, bound_method, call1, method1, send_none};
 use crate::ffi::context;
+use crate::ffi::lifecycle::track;
 use crate::ffi::method::Returned;
-use crate::ffi::object::is_generator;
-use crate::futures::{self, FUTURE};
+use crate::ffi::object::{is_generator, reference_count};
+use crate::futures;
 use crate::imports::imports;
 use crate::method;
 
 /// Whether `object` is a future or task whose callbacks are scheduled natively, so that it may hold a waiter.
 #[inline]
 fn is_native(object: &Bound<'_, PyAny>) -> bool {
-    FUTURE.is_exact(object) || steps_natively(object)
+    futures::is_native(object) || steps_natively(object)
+}
+
+/// The ready queue's job: the first step of a task that the garbage collector does not see yet.
+pub(super) fn first_step<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    task: &Bound<'py, PyAny>,
+    _: Option<Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    let outcome = step(event_loop, task, None);
+    // One that has ended and that nobody holds is about to be freed.
+    if base::future(task).is_pending() || reference_count(task) > 1 {
+        track(task);
+    }
+    outcome
 }
 
 /// The ready queue's job: the first step, one after a bare `yield`, or one that throws `exception` in.
@@ -155,7 +172,7 @@ fn step_here<'py>(
         fields.set_must_cancel(false);
     }
     if let Some(waiter) = fields.waiter.take(py) {
-        forget_awaited_by(&waiter, task)?;
+        futures::forget_awaited_by(&waiter, task)?;
     }
     let Some(coroutine) = fields.coroutine.get(py) else {
         return Err(PyRuntimeError::new_err("uninitialized Task object"));
@@ -177,7 +194,7 @@ fn step_here<'py>(
         Sent::Returned(value) => {
             // Nobody may meet a finished task as the current one: neither the destructors that its end runs, nor theirs
             // who look when it has been let go.
-            leave_task(state, event_loop)?;
+            rest_task(state, event_loop)?;
             if fields.must_cancel() {
                 fields.set_must_cancel(false);
                 let message = fields.future.cancel_message.get(py);
@@ -187,7 +204,7 @@ fn step_here<'py>(
             }
         }
         Sent::Raised(error) => {
-            leave_task(state, event_loop)?;
+            rest_task(state, event_loop)?;
             end_with(task, error)
         }
     }
@@ -286,7 +303,7 @@ fn wait_for<'py>(
                 argument: None,
             });
         }
-        note_awaited_by(&awaited, task)?;
+        futures::note_awaited_by(&awaited, task)?;
         fields.waiter.set(awaited);
         return cancel_waiter(task);
     }
@@ -314,7 +331,7 @@ fn wait_for<'py>(
             (wakeup_method(task)?,),
             Some(&keywords),
         )?;
-        note_awaited_by(&awaited, task)?;
+        futures::note_awaited_by(&awaited, task)?;
         fields.waiter.set(awaited);
         return cancel_waiter(task);
     }
@@ -395,51 +412,6 @@ fn throw_soon(state: &EventLoop, task: &Bound<'_, PyAny>, error: PyErr) {
         object: task.clone().into(),
         argument: Some(error.into()),
     });
-}
-
-/// Records who waits for a future, for call graphs (Python 3.14).
-#[cfg(Py_3_14)]
-#[inline]
-fn note_awaited_by(future: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = future.py();
-    if is_native(future) {
-        let fields = base::future(future);
-        if !fields.awaited_by.is_set() {
-            fields.awaited_by_is_set.set(false);
-            fields.awaited_by.set(task.clone());
-            return Ok(());
-        }
-    }
-    crate::ffi::call::call2(imports(py).add_to_awaited_by.bind(py), future, task).map(drop)
-}
-
-/// Takes back what [`note_awaited_by`] has recorded.
-#[cfg(Py_3_14)]
-#[inline]
-fn forget_awaited_by(future: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = future.py();
-    if is_native(future) {
-        let fields = base::future(future);
-        if !fields.awaited_by_is_set.get() && fields.awaited_by.is(task) {
-            fields.awaited_by.clear();
-            return Ok(());
-        }
-    }
-    crate::ffi::call::call2(imports(py).discard_from_awaited_by.bind(py), future, task).map(drop)
-}
-
-#[cfg(not(Py_3_14))]
-#[expect(clippy::unnecessary_wraps, reason = "fallible from Python 3.14 on")]
-#[inline]
-fn note_awaited_by(_: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<()> {
-    Ok(())
-}
-
-#[cfg(not(Py_3_14))]
-#[expect(clippy::unnecessary_wraps, reason = "fallible from Python 3.14 on")]
-#[inline]
-fn forget_awaited_by(_: &Bound<'_, PyAny>, _: &Bound<'_, PyAny>) -> PyResult<()> {
-    Ok(())
 }
 
 /// `task_wakeup(future)`: the done-callback by which futures that are not native wake a native task.

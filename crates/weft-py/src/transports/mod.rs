@@ -7,9 +7,13 @@ mod callbacks;
 mod datagram;
 mod details;
 mod flow_control;
+mod read_buffer;
 mod stream;
 mod watching;
 mod write_buffer;
+
+pub use read_buffer::ReadBuffer;
+pub use stream::direct;
 
 use pyo3::prelude::*;
 

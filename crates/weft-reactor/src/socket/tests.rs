@@ -43,6 +43,21 @@ fn what_is_sent_is_received() {
 }
 
 #[test]
+fn looking_takes_nothing() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let fd = ours.as_raw_fd();
+    assert!(!is_readable(fd).unwrap());
+    send(theirs.as_raw_fd(), b"hello").unwrap();
+    assert!(is_readable(fd).unwrap());
+    let mut buf = [0; 16];
+    assert_eq!(recv(fd, &mut buf).unwrap(), 5);
+    assert!(!is_readable(fd).unwrap());
+    drop(theirs);
+    assert!(is_readable(fd).unwrap());
+    assert_eq!(errno(is_readable(-1)), Some(Errno::BADF));
+}
+
+#[test]
 fn the_uninitialised_rest_is_not_handed_out() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     send(ours.as_raw_fd(), b"hello").unwrap();
@@ -52,6 +67,22 @@ fn the_uninitialised_rest_is_not_handed_out() {
     received[0] = b'j';
     drop(ours);
     assert_eq!(recv_uninit(theirs.as_raw_fd(), &mut buf).unwrap(), b"");
+}
+
+#[test]
+fn what_is_appended_follows_what_was_there() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    send(ours.as_raw_fd(), b"hello").unwrap();
+    let mut buf = b"oh, ".to_vec();
+    assert_eq!(recv_append(theirs.as_raw_fd(), &mut buf, 2).unwrap(), 2);
+    assert_eq!(recv_append(theirs.as_raw_fd(), &mut buf, 64).unwrap(), 3);
+    assert_eq!(buf, b"oh, hello");
+    theirs.set_nonblocking(true).unwrap();
+    let error = recv_append(theirs.as_raw_fd(), &mut buf, 64).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    drop(ours);
+    assert_eq!(recv_append(theirs.as_raw_fd(), &mut buf, 64).unwrap(), 0);
+    assert_eq!(buf, b"oh, hello");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn call_connection_lost<'py>(
     Ok(none(object))
 }
 
-fn write<'py>(object: &Bound<'py, PyAny>, data: &Bound<'py, PyAny>) -> Returned<'py> {
+pub(super) fn write<'py>(object: &Bound<'py, PyAny>, data: &Bound<'py, PyAny>) -> Returned<'py> {
     let state = STREAM.of(object);
     if !bytes::is_writable_type(data) {
         let name = data.get_type().name()?;
@@ -119,7 +119,10 @@ fn write<'py>(object: &Bound<'py, PyAny>, data: &Bound<'py, PyAny>) -> Returned<
     Ok(none(object))
 }
 
-fn writelines<'py>(object: &Bound<'py, PyAny>, lines: &Bound<'py, PyAny>) -> Returned<'py> {
+pub(super) fn writelines<'py>(
+    object: &Bound<'py, PyAny>,
+    lines: &Bound<'py, PyAny>,
+) -> Returned<'py> {
     let state = STREAM.of(object);
     state.check_writable("writelines", "writelines")?;
     state.writelines(object, lines)?;
@@ -176,7 +179,7 @@ fn is_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(boolean(object.py(), STREAM.of(object).is_reading()))
 }
 
-fn pause_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+pub(super) fn pause_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     let state = STREAM.of(object);
     if state.is_reading() {
         state.paused.set(true);
@@ -186,7 +189,7 @@ fn pause_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(none(object))
 }
 
-fn resume_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+pub(super) fn resume_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     let state = STREAM.of(object);
     if !state.closing.get() && state.paused.replace(false) {
         state.update_interest(object)?;

@@ -11,6 +11,7 @@
 
 mod attributes;
 mod closing;
+pub mod direct;
 mod joining;
 mod methods;
 mod reading;
@@ -23,6 +24,8 @@ use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBool, PyType};
+
+use direct::Fed;
 
 use super::flow_control::Limits;
 use super::write_buffer::WriteBuffer;
@@ -180,9 +183,17 @@ impl StreamTransport {
 
 /// The loop's notice that the descriptor is ready.
 fn notice(object: &Bound<'_, PyAny>, readable: bool, writable: bool) -> PyResult<()> {
+    let readable = if readable && STREAM.of(object).may_read() {
+        match STREAM.of(object).feed(object.py()) {
+            Fed::Done(Ok(())) if !writable => return Ok(()),
+            fed => Some(fed),
+        }
+    } else {
+        None
+    };
     in_context(object, |state| {
-        if readable {
-            state.read_ready(object)?;
+        if let Some(fed) = readable {
+            state.read_ready(object, fed)?;
         }
         if writable {
             state.write_ready(object)?;

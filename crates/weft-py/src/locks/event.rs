@@ -1,0 +1,149 @@
+//! `Event`.
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::mem::offset_of;
+
+use pyo3::Borrowed;
+use pyo3::prelude::*;
+use pyo3::types::{PyAny, PyModule};
+
+use super::common::{Common, Primitive, description, properties};
+use super::waiters::truth;
+use crate::ffi::lifecycle::Owner;
+use crate::ffi::method::Returned;
+use crate::ffi::{Class, Native, Slot, Visit};
+use crate::operations::{self, Operation, Step};
+use crate::{make_operation, method, operation, property};
+
+/// `Event`.
+#[derive(Debug, Default)]
+pub struct Event {
+    value: Cell<bool>,
+    common: Common,
+}
+
+static EVENT: Class<Event> = Class::new();
+
+impl Owner for Event {
+    type Value = Self;
+    fn class() -> &'static Class<Self> {
+        &EVENT
+    }
+}
+
+impl Native for Event {
+    fn traverse(&self, visit: Visit) -> c_int {
+        self.common.traverse(visit)
+    }
+
+    fn clear(&self, _: Python<'_>) {
+        self.common.clear();
+    }
+}
+
+impl Primitive for Event {
+    const COMMON: usize = offset_of!(Event, common);
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// `Event.wait()`.
+#[derive(Debug, Default)]
+struct Wait {
+    event: Slot,
+    future: Slot,
+}
+
+impl Operation for Wait {
+    operation!(Wait, "Event.wait");
+
+    fn start<'py>(&self, frame: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let py = frame.py();
+        let event = self.event.get_or_none(py);
+        let state = EVENT.get(&event).ok_or_else(super::gone)?;
+        if state.value.get() {
+            return Ok(Step::Done(truth(py, true)));
+        }
+        let future = state.common.enqueue(&event)?;
+        self.future.set(future.clone());
+        Ok(Step::Wait(future))
+    }
+
+    fn resume<'py>(
+        &self,
+        frame: &Bound<'py, PyAny>,
+        outcome: Returned<'py>,
+    ) -> PyResult<Step<'py>> {
+        let py = frame.py();
+        let event = self.event.get_or_none(py);
+        if let (Some(state), Some(future)) = (EVENT.get(&event), self.future.take(py)) {
+            state.common.waiters.remove(&future)?;
+        }
+        outcome?;
+        Ok(Step::Done(truth(py, true)))
+    }
+
+    fn traverse(&self, visit: Visit) -> c_int {
+        visit.slots([&self.event, &self.future])
+    }
+
+    fn clear(&self) {
+        self.event.clear();
+        self.future.clear();
+    }
+}
+
+fn wait<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    operations::operation(object.py(), |wait: &Wait| wait.event.fill(object.clone()))
+}
+
+fn is_set<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(truth(object.py(), EVENT.of(object).value.get()))
+}
+
+fn set<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    let py = object.py();
+    let state = EVENT.of(object);
+    if !state.value.replace(true) {
+        state.common.waiters.wake_all(py)?;
+    }
+    Ok(py.None().into_bound(py))
+}
+
+fn clear<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    EVENT.of(object).value.set(false);
+    Ok(object.py().None().into_bound(object.py()))
+}
+
+fn set_value(object: &Bound<'_, PyAny>, value: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
+    let value = value.map_or(Ok(false), |value| value.is_truthy())?;
+    EVENT.of(object).value.set(value);
+    Ok(())
+}
+
+/// Makes the class and adds it to the module.
+///
+/// # Errors
+/// What Python raises while it makes types.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    make_operation!(py, Wait)?;
+    let class = EVENT.make(
+        py,
+        c"weft._weft.Event",
+        None,
+        description::<Event>(
+            vec![
+                method!(none "is_set" => is_set, "is_set($self, /)\n--\n\nReturn True if the event is set."),
+                method!(none "set" => set, "set($self, /)\n--\n\nSet the event and wake all who wait for it."),
+                method!(none "clear" => clear, "clear($self, /)\n--\n\nTake the event back: who waits from now on waits for the next set()."),
+                method!(none "wait" => wait, "wait($self, /)\n--\n\nCoroutine that waits until the event is set, and returns True."),
+            ],
+            properties!(Event, property!("_value" => is_set, set_value)),
+        ),
+    )?;
+    module.add("Event", class)
+}

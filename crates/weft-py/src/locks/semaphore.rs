@@ -1,0 +1,363 @@
+//! `Semaphore` and `BoundedSemaphore`.
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::mem::offset_of;
+
+use pyo3::Borrowed;
+use pyo3::exceptions::{PyAttributeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyAny, PyModule};
+
+use super::common::{Common, Primitive, Trust, description, inherited, properties};
+use super::count::Count;
+use super::ready::ready;
+use super::waiters::{is_cancellation, is_cancelled, truth};
+use crate::ffi::class::Description;
+use crate::ffi::lifecycle::Owner;
+use crate::ffi::method::{Args, Returned};
+use crate::ffi::{Class, Native, Slot, Visit};
+use crate::imports::imports;
+use crate::operations::{self, Operation, Step, finish_unless_done, is_done};
+use crate::{make_operation, method, operation, property};
+
+/// `Semaphore`.
+#[derive(Debug, Default)]
+pub struct Semaphore {
+    value: Count,
+    /// What the value must not exceed, in a `BoundedSemaphore`.
+    bound: Count,
+    common: Common,
+}
+
+static SEMAPHORE: Class<Semaphore> = Class::new();
+/// `BoundedSemaphore`, which shares the state of its base.
+static BOUNDED: Class<Nothing> = Class::new();
+
+static TRUST: Trust = Trust::new();
+static BOUNDED_TRUST: Trust = Trust::new();
+
+/// What a `BoundedSemaphore` adds to the memory of its base.
+#[derive(Debug, Default)]
+pub struct Nothing;
+
+impl Native for Nothing {
+    // The base does it.
+    const COLLECTED: bool = false;
+}
+
+impl Owner for Semaphore {
+    type Value = Self;
+    fn class() -> &'static Class<Self> {
+        &SEMAPHORE
+    }
+}
+
+impl Native for Semaphore {
+    fn traverse(&self, visit: Visit) -> c_int {
+        for answer in [
+            self.value.traverse(visit),
+            self.bound.traverse(visit),
+            self.common.traverse(visit),
+        ] {
+            if answer != 0 {
+                return answer;
+            }
+        }
+        0
+    }
+
+    fn clear(&self, _: Python<'_>) {
+        self.value.clear();
+        self.bound.clear();
+        self.common.clear();
+    }
+}
+
+impl Primitive for Semaphore {
+    const COMMON: usize = offset_of!(Semaphore, common);
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Semaphore {
+    /// Whether one has to wait for a place.
+    #[inline]
+    fn is_locked(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.value.is_zero(py)? || !self.common.waiters.all_cancelled(py)?)
+    }
+
+    #[inline]
+    fn take_if_free(&self, py: Python<'_>) -> PyResult<bool> {
+        if self.is_locked(py)? {
+            return Ok(false);
+        }
+        self.value.add(py, -1)?;
+        Ok(true)
+    }
+
+    /// Gives a place to the first who still waits for one; says whether there was anybody.
+    #[inline]
+    fn wake_next(&self, py: Python<'_>) -> PyResult<bool> {
+        let mut index = 0;
+        while let Some(future) = self.common.waiters.get(py, index)? {
+            if !is_done(&future)? {
+                self.value.add(py, -1)?;
+                finish_unless_done(&future, truth(py, true))?;
+                return Ok(true);
+            }
+            index += 1;
+        }
+        Ok(false)
+    }
+
+    #[inline]
+    fn release(&self, py: Python<'_>) -> PyResult<()> {
+        self.value.add(py, 1)?;
+        self.wake_next(py).map(drop)
+    }
+
+    #[inline]
+    fn release_bounded(&self, py: Python<'_>) -> PyResult<()> {
+        if self.value.reaches(py, &self.bound)? {
+            return Err(PyValueError::new_err(
+                "BoundedSemaphore released too many times",
+            ));
+        }
+        self.release(py)
+    }
+
+    /// What comes after waiting for `future`: whoever got a place and cannot use it passes it on.
+    #[cfg(Py_3_12)]
+    fn waited<'py>(&self, future: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<()> {
+        let py = future.py();
+        self.common.waiters.remove(future)?;
+        if let Err(error) = &outcome
+            && is_cancellation(py, error)
+            && is_done(future)?
+            && !is_cancelled(future)?
+        {
+            self.value.add(py, 1)?;
+        }
+        // Places may have become free while all were waiting for their turn.
+        while self.value.is_positive(py)? && self.wake_next(py)? {}
+        outcome.map(drop)
+    }
+
+    /// What comes after waiting for `future`: whoever got a place and cannot use it passes it on.
+    #[cfg(not(Py_3_12))]
+    fn waited<'py>(&self, future: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<()> {
+        let py = future.py();
+        self.common.waiters.remove(future)?;
+        match outcome {
+            Err(error) => {
+                if is_cancellation(py, &error) && !is_cancelled(future)? {
+                    self.release(py)?;
+                }
+                Err(error)
+            }
+            Ok(_) => {
+                if self.value.is_positive(py)? {
+                    self.wake_next(py)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// `Semaphore.acquire()`, and what `async with semaphore` waits for.
+#[derive(Debug, Default)]
+struct Acquire {
+    semaphore: Slot,
+    future: Slot,
+    enters: Cell<bool>,
+}
+
+impl Acquire {
+    fn done<'py>(&self, py: Python<'py>) -> PyResult<Step<'py>> {
+        if self.enters.get() {
+            return Step::done(py);
+        }
+        Ok(Step::Done(truth(py, true)))
+    }
+}
+
+impl Operation for Acquire {
+    operation!(Acquire, "Semaphore.acquire");
+
+    fn start<'py>(&self, frame: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let py = frame.py();
+        let semaphore = self.semaphore.get_or_none(py);
+        let state = SEMAPHORE.get(&semaphore).ok_or_else(super::gone)?;
+        if state.take_if_free(py)? {
+            return self.done(py);
+        }
+        let future = state.common.enqueue(&semaphore)?;
+        self.future.set(future.clone());
+        Ok(Step::Wait(future))
+    }
+
+    fn resume<'py>(
+        &self,
+        frame: &Bound<'py, PyAny>,
+        outcome: Returned<'py>,
+    ) -> PyResult<Step<'py>> {
+        let py = frame.py();
+        let semaphore = self.semaphore.get_or_none(py);
+        match (SEMAPHORE.get(&semaphore), self.future.take(py)) {
+            (Some(state), Some(future)) => state.waited(&future, outcome)?,
+            _ => drop(outcome?),
+        }
+        self.done(py)
+    }
+
+    fn traverse(&self, visit: Visit) -> c_int {
+        visit.slots([&self.semaphore, &self.future])
+    }
+
+    fn clear(&self) {
+        self.semaphore.clear();
+        self.future.clear();
+    }
+}
+
+fn acquire<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    operations::operation(object.py(), |acquire: &Acquire| {
+        acquire.semaphore.fill(object.clone());
+    })
+}
+
+fn release<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    let py = object.py();
+    SEMAPHORE.of(object).release(py)?;
+    Ok(py.None().into_bound(py))
+}
+
+fn release_bounded<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    let py = object.py();
+    SEMAPHORE.of(object).release_bounded(py)?;
+    Ok(py.None().into_bound(py))
+}
+
+fn locked<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    let py = object.py();
+    Ok(truth(py, SEMAPHORE.of(object).is_locked(py)?))
+}
+
+fn enter_by<'py>(object: &Bound<'py, PyAny>, trust: &Trust) -> Returned<'py> {
+    let py = object.py();
+    let state = SEMAPHORE.of(object);
+    if !trust.holds(object, &state.common.dictionary)? {
+        return inherited(&imports(py).lock_enter, object);
+    }
+    if state.take_if_free(py)? {
+        return ready(py);
+    }
+    operations::operation(py, |acquire: &Acquire| {
+        acquire.semaphore.fill(object.clone());
+        acquire.enters.set(true);
+    })
+}
+
+fn enter<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    enter_by(object, &TRUST)
+}
+
+fn enter_bounded<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    enter_by(object, &BOUNDED_TRUST)
+}
+
+#[inline]
+fn exit_by<'py>(
+    object: &Bound<'py, PyAny>,
+    args: Args<'_, 'py>,
+    trust: &Trust,
+    release: impl FnOnce(&Semaphore, Python<'py>) -> PyResult<()>,
+) -> Returned<'py> {
+    let py = object.py();
+    let state = SEMAPHORE.of(object);
+    if args.count() == 3 && !args.has_keywords() && trust.holds(object, &state.common.dictionary)? {
+        release(state, py)?;
+        return ready(py);
+    }
+    super::inherited_exit(object, args)
+}
+
+fn exit<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
+    exit_by(object, args, &TRUST, Semaphore::release)
+}
+
+fn exit_bounded<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
+    exit_by(object, args, &BOUNDED_TRUST, Semaphore::release_bounded)
+}
+
+fn get_value<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    SEMAPHORE.of(object).value.get(object.py())
+}
+
+fn get_bound<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    SEMAPHORE.of(object).bound.get(object.py())
+}
+
+fn set_value(object: &Bound<'_, PyAny>, value: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
+    let value = value.ok_or_else(|| PyAttributeError::new_err("_value"))?;
+    SEMAPHORE.of(object).value.set(&value);
+    Ok(())
+}
+
+fn set_bound(object: &Bound<'_, PyAny>, value: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
+    let value = value.ok_or_else(|| PyAttributeError::new_err("_bound_value"))?;
+    SEMAPHORE.of(object).bound.set(&value);
+    Ok(())
+}
+
+/// Makes the classes and adds them to the module.
+///
+/// # Errors
+/// What Python raises while it makes types.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    make_operation!(py, Acquire)?;
+    let class = SEMAPHORE.make(
+        py,
+        c"weft._weft.Semaphore",
+        None,
+        description::<Semaphore>(
+            vec![
+                TRUST.acquire.entry(method!(none "acquire" => acquire,
+                    "acquire($self, /)\n--\n\nCoroutine that waits for a place, takes it and returns True.")),
+                TRUST.release.entry(method!(none "release" => release,
+                    "release($self, /)\n--\n\nGive a place back, to who waits longest.")),
+                method!(none "locked" => locked, "locked($self, /)\n--\n\nReturn True if one would have to wait for a place."),
+                method!(none "__aenter__" => enter, "__aenter__($self, /)\n--\n\nWait for a place and take it."),
+                method!(fast "__aexit__" => exit, "__aexit__($self, exc_type, exc, tb, /)\n--\n\nGive the place back."),
+            ],
+            properties!(Semaphore, property!("_value" => get_value, set_value)),
+        ),
+    )?;
+    let bounded = BOUNDED.make(
+        py,
+        c"weft._weft.BoundedSemaphore",
+        Some(&class),
+        Description {
+            methods: vec![
+                BOUNDED_TRUST.acquire.entry(method!(none "acquire" => acquire,
+                    "acquire($self, /)\n--\n\nCoroutine that waits for a place, takes it and returns True.")),
+                BOUNDED_TRUST.release.entry(method!(none "release" => release_bounded,
+                    "release($self, /)\n--\n\nGive a place back, to who waits longest. Raises ValueError where none was taken.")),
+                method!(none "__aenter__" => enter_bounded, "__aenter__($self, /)\n--\n\nWait for a place and take it."),
+                method!(fast "__aexit__" => exit_bounded, "__aexit__($self, exc_type, exc, tb, /)\n--\n\nGive the place back."),
+            ],
+            properties: vec![property!("_bound_value" => get_bound, set_bound)],
+            instantiable: true,
+            subclassable: true,
+            immutable: true,
+            ..Description::default()
+        },
+    )?;
+    module.add("Semaphore", class)?;
+    module.add("BoundedSemaphore", bounded)
+}
