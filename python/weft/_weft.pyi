@@ -32,11 +32,6 @@ from typing import (
     final,
     overload,
 )
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
-from contextvars import Context
-from socket import socket
-from types import TracebackType
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar, TypeVarTuple, final, overload
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from _typeshed import ReadableBuffer as _ReadableBuffer
@@ -88,10 +83,10 @@ __all__ = [
     "shield",
     "sleep",
     "special_method",
-    "to_thread",
-    "wait",
     "timeout",
     "timeout_at",
+    "to_thread",
+    "wait",
     "wait_for",
 ]
 
