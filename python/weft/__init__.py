@@ -7,8 +7,6 @@ Every name of asyncio is here, too, so that ``import weft as asyncio`` suits a w
 below are Weft's own, the others are asyncio's objects.
 """
 
-from asyncio import *  # noqa: F403
-
 from weft._install import EventLoopPolicy, Runner, install, new_event_loop, run, uninstall
 from weft._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from weft._loop import Loop

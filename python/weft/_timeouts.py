@@ -11,7 +11,10 @@ from weft._weft import timeout, timeout_at, wait_for
 __all__ = ["Timeout", "timeout", "timeout_at", "wait_for"]
 
 
-class Timeout(_weft.Timeout, asyncio.Timeout, metaclass=StandIn, stock=asyncio.Timeout):
+# Final for type checkers: users do not derive from it.
+class Timeout(  # type: ignore[misc]
+    _weft.Timeout, asyncio.Timeout, metaclass=StandIn, stock=asyncio.Timeout
+):
     """What `timeout()` and `timeout_at()` return: an asynchronous context manager that cancels the
     block inside it when its moment has come, and raises TimeoutError then.
     """
