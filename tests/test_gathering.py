@@ -505,9 +505,8 @@ class TestHiddenTasks:
             assert reference() is None
 
         kit.run(main())
-        assert [report["message"] for report in reports] == [
-            "Task was destroyed but it is pending!"
-        ]
+        # asyncio of 3.14 lists the task that the report holds, so that more reports may follow.
+        assert reports[0]["message"] == "Task was destroyed but it is pending!"
 
     def test_a_loop_that_is_left_behind(self, kit: Kit, reports: list[dict[str, Any]]) -> None:
         loop = kit.new_event_loop()

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import weft
-from backends import BACKENDS, PY312
+from backends import BACKENDS, PY313
 from children import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -205,6 +205,22 @@ def outcome(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> A
     except Exception as error:
         return type(error), str(error)
     return None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signatures(name: str) -> None:
+    own, stock = getattr(weft, name), getattr(asyncio, name)
+    assert list(inspect.signature(own).parameters) == list(inspect.signature(stock).parameters)
+
+    class Further(own):  # type: ignore[misc,valid-type]
+        def __init__(self, other: int) -> None:
+            super().__init__(*[other] if name == "Barrier" else [])
+
+    assert list(inspect.signature(Further).parameters) == ["other"]
+    assert (
+        repr(Further(3)).split("[")[1]
+        == repr(stock(*[3] if name == "Barrier" else [])).split("[")[1]
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -543,7 +559,7 @@ def test_belongs_to_the_loop_it_was_first_waited_for_on(name: str, place: Place)
     place.run(first())
     with pytest.raises(RuntimeError) as error:
         place.run(wait())
-    owner = made._lock if name == "Condition" and not PY312 and made._loop is None else made
+    owner = made._lock if name == "Condition" and not PY313 and made._loop is None else made
     assert str(error.value).endswith("is bound to a different event loop")
     assert type(owner).__name__ in str(error.value)
 

@@ -7,8 +7,6 @@ Every name of asyncio is here, too, so that ``import weft as asyncio`` suits a w
 below are Weft's own, the others are asyncio's objects.
 """
 
-from asyncio import *  # noqa: F403
-
 from weft._install import EventLoopPolicy, Runner, install, new_event_loop, run, uninstall
 from weft._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from weft._loop import Loop
@@ -24,6 +22,8 @@ from weft._streams import (
     start_server,
     start_unix_server,
 )
+from weft._taskgroups import TaskGroup
+from weft._timeouts import Timeout, timeout, timeout_at, wait_for
 from weft._weft import (
     Future,
     Handle,
@@ -60,6 +60,8 @@ __all__ = [
     "StreamReaderProtocol",
     "StreamWriter",
     "Task",
+    "TaskGroup",
+    "Timeout",
     "TimerHandle",
     "__version__",
     "as_completed",
@@ -75,9 +77,12 @@ __all__ = [
     "sleep",
     "start_server",
     "start_unix_server",
+    "timeout",
+    "timeout_at",
     "to_thread",
     "uninstall",
     "wait",
+    "wait_for",
 ]
 
 __all__ += others(__all__)

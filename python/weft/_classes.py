@@ -11,7 +11,7 @@ from __future__ import annotations
 import copyreg
 from abc import ABCMeta
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from weft._weft import special_method
 
@@ -33,7 +33,7 @@ class StandIn(_Base):
     subclass of it a subclass. Classes that users derive from it are ordinary ones.
     """
 
-    def __new__(  # noqa: PYI034
+    def __new__(  # noqa: PYI034 - mypy allows no Self in a metaclass
         metacls,
         name: str,
         bases: tuple[type, ...],
@@ -42,7 +42,7 @@ class StandIn(_Base):
         *,
         stock: type | None = None,
         **keywords: Any,
-    ) -> Self:
+    ) -> StandIn:
         if stock is not None:
             # Where users import it from.
             namespace["__module__"] = "weft"

@@ -175,11 +175,11 @@ class Connections(BaseLoop):
     # -- datagrams ---------------------------------------------------------------------------------
 
     @_replaces(asyncio.SelectorEventLoop.create_datagram_endpoint)
-    async def create_datagram_endpoint(
+    async def create_datagram_endpoint(  # type: ignore[override]
         self, protocol_factory: Callable[[], Any], *args: Any, **kwargs: Any
-    ) -> Any:
+    ) -> tuple[asyncio.DatagramTransport, Any]:
         # The protocol is made where the socket is at hand, which is closed if that fails.
-        late = _LateProtocol(protocol_factory)
+        late: Any = _LateProtocol(protocol_factory)
         transport, _ = await super().create_datagram_endpoint(lambda: late, *args, **kwargs)
         return transport, late.protocol
 

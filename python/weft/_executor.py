@@ -30,7 +30,7 @@ def default_executor() -> Executor:
 class Executor(_weft.WorkerPool, ThreadPoolExecutor):
     """A `ThreadPoolExecutor` that takes jobs of Weft's loops as well."""
 
-    _work_queue: _weft.WorkQueue
+    _work_queue: _weft.WorkQueue  # type: ignore[assignment]
     _threads: set[threading.Thread]
 
     def __init__(self, max_workers: int | None = None, thread_name_prefix: str = "") -> None:
@@ -79,7 +79,7 @@ class Executor(_weft.WorkerPool, ThreadPoolExecutor):
             worker.start()
             self._threads.add(worker)
             # Ended and joined before the interpreter ends.
-            thread._threads_queues[worker] = queue
+            thread._threads_queues[worker] = queue  # type: ignore[index]
         queue.full = len(self._threads) >= self._max_workers
 
     def names(self) -> Executor:

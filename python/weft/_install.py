@@ -42,7 +42,7 @@ def run(
         return runner.run(main)
 
 
-class Runner(asyncio.Runner):
+class Runner(asyncio.Runner):  # type: ignore[misc]
     """`asyncio.Runner` on Weft's loop: runs several coroutines in one context, one after another.
 
     Args:

@@ -58,7 +58,7 @@ class Condition(_weft.Condition, asyncio.Condition, metaclass=StandIn, stock=asy
     __slots__ = ()
 
     def __init__(self, lock: asyncio.Lock | None = None) -> None:
-        super().__init__(Lock() if lock is None else lock)
+        self._adopt(Lock() if lock is None else lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The lock's own methods, which the constructor stores, are no state.

@@ -115,7 +115,8 @@ class Loop(Connections):
         return executor.names() if type(executor) is Executor else None
 
     def _replaces_run_in_executor(self) -> bool:
-        return self.run_in_executor != EventLoop.run_in_executor.__get__(self)
+        native: Any = EventLoop.run_in_executor
+        return bool(self.run_in_executor != native.__get__(self))
 
     def _create_task_by_factory(self, coro: Any, **kwargs: Any) -> Any:
         return _compat.make_task_by_factory(self, coro, kwargs)

@@ -16,7 +16,7 @@ def others(own: Collection[str]) -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Return asyncio's submodule or deprecated name of that name (with asyncio's warning)."""
-    if name.startswith("_"):
+    if name.startswith("_") and name not in asyncio.__all__:
         raise AttributeError(f"module 'weft' has no attribute {name!r}")
     try:
         return getattr(asyncio, name)

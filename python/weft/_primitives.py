@@ -22,6 +22,8 @@ from weft._streams import (
     start_server,
     start_unix_server,
 )
+from weft._taskgroups import TaskGroup
+from weft._timeouts import Timeout, timeout, timeout_at, wait_for
 from weft._weft import (
     as_completed,
     create_task,
@@ -49,6 +51,8 @@ PRIMITIVES: dict[str, Any] = {
     "StreamReader": StreamReader,
     "StreamReaderProtocol": StreamReaderProtocol,
     "StreamWriter": StreamWriter,
+    "TaskGroup": TaskGroup,
+    "Timeout": Timeout,
     "as_completed": as_completed,
     "create_task": create_task,
     "ensure_future": ensure_future,
@@ -59,8 +63,11 @@ PRIMITIVES: dict[str, Any] = {
     "sleep": sleep,
     "start_server": start_server,
     "start_unix_server": start_unix_server,
+    "timeout": timeout,
+    "timeout_at": timeout_at,
     "to_thread": to_thread,
     "wait": wait,
+    "wait_for": wait_for,
 }
 """Weft's objects by the names that asyncio exports them by."""
 

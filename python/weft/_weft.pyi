@@ -67,6 +67,8 @@ __all__ = [
     "StreamTransport",
     "StreamWriter",
     "Task",
+    "TaskGroup",
+    "Timeout",
     "TimerHandle",
     "WorkQueue",
     "WorkerPool",
@@ -81,8 +83,11 @@ __all__ = [
     "shield",
     "sleep",
     "special_method",
+    "timeout",
+    "timeout_at",
     "to_thread",
     "wait",
+    "wait_for",
 ]
 
 __version__: str
@@ -96,6 +101,76 @@ def forget_task(task: object) -> None: ...
 def sleep(delay: float) -> Coroutine[Any, Any, None]: ...
 @overload
 def sleep(delay: float, result: _T) -> Coroutine[Any, Any, _T]: ...
+
+# -- timeouts --------------------------------------------------------------------------------------
+
+def timeout(delay: float | None) -> asyncio.Timeout: ...
+def timeout_at(when: float | None) -> asyncio.Timeout: ...
+def wait_for(fut: Awaitable[_T], timeout: float | None) -> Coroutine[Any, Any, _T]: ...
+def _use_timeout(cls: type[Timeout], /) -> None: ...
+
+@disjoint_base
+class Timeout:
+    def __init__(self, when: float | None) -> None: ...
+    def when(self) -> float | None: ...
+    def reschedule(self, when: float | None) -> None: ...
+    def expired(self) -> bool: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Self]: ...
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Coroutine[Any, Any, None]: ...
+    def _on_timeout(self) -> None: ...
+    @property
+    def _state(self) -> Any: ...
+    @property
+    def _when(self) -> float | None: ...
+    @property
+    def _timeout_handler(self) -> Any: ...
+    @property
+    def _task(self) -> asyncio.Task[Any] | None: ...
+    @property
+    def _cancelling(self) -> int: ...
+
+# -- task groups -----------------------------------------------------------------------------------
+
+def _use_task_group(cls: type[TaskGroup], /) -> None: ...
+
+@disjoint_base
+class TaskGroup:
+    _entered: bool
+    _exiting: bool
+    _aborting: bool
+    _parent_cancel_requested: bool
+    _loop: asyncio.AbstractEventLoop | None
+    _parent_task: asyncio.Task[Any] | None
+    _base_error: BaseException | None
+    _on_completed_fut: asyncio.Future[Any] | None
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Self]: ...
+    def __aexit__(
+        self,
+        et: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> Coroutine[Any, Any, None]: ...
+    def create_task(
+        self,
+        coro: _Coroutine[_T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **kwargs: Any,
+    ) -> Task[_T]: ...
+    def _is_base_error(self, exc: BaseException, /) -> bool: ...
+    def _abort(self) -> None: ...
+    @property
+    def _on_task_done(self) -> Callable[[asyncio.Task[Any]], None]: ...
+    _tasks: set[asyncio.Task[Any]]
+    @property
+    def _errors(self) -> list[BaseException] | None: ...
 
 # -- handles ---------------------------------------------------------------------------------------
 
@@ -169,7 +244,7 @@ def create_task(
 ) -> asyncio.Task[_T]: ...
 def current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[Any] | None: ...
 @overload
-def ensure_future(
+def ensure_future(  # type: ignore[overload-overlap]
     coro_or_future: _FutureT, *, loop: asyncio.AbstractEventLoop | None = None
 ) -> _FutureT: ...
 @overload
@@ -344,6 +419,7 @@ class _Entered:
 
 @disjoint_base
 class Lock(_Entered):
+    def __init__(self) -> None: ...
     _locked: bool
     _waiters: Any
     _loop: Any
@@ -353,6 +429,7 @@ class Lock(_Entered):
 
 @disjoint_base
 class Event:
+    def __init__(self) -> None: ...
     _value: bool
     _waiters: Any
     _loop: Any
@@ -363,6 +440,7 @@ class Event:
 
 @disjoint_base
 class Semaphore(_Entered):
+    def __init__(self, value: int = 1) -> None: ...
     _value: int
     _waiters: Any
     _loop: Any
@@ -371,6 +449,7 @@ class Semaphore(_Entered):
     def locked(self) -> bool: ...
 
 class BoundedSemaphore(Semaphore):
+    def __init__(self, value: int = 1) -> None: ...
     _bound_value: int
 
 @disjoint_base
@@ -380,6 +459,7 @@ class Condition(_Entered):
     _loop: Any
     async def wait(self) -> Literal[True]: ...
     async def wait_for(self, predicate: Callable[[], _T]) -> _T: ...
+    def _adopt(self, lock: Any, /) -> None: ...
     def notify(self, n: int = 1) -> None: ...
     def notify_all(self) -> None: ...
 

@@ -89,6 +89,8 @@ pub struct Imports {
     pub discard_from_awaited_by: Py<PyAny>,
     /// `collections.deque`.
     pub deque: Py<PyAny>,
+    /// What `asyncio.locks` has, by name.
+    pub locks: Py<PyDict>,
     /// `asyncio.Lock.__aenter__`, unbound, which conditions and semaphores have too.
     pub lock_enter: Py<PyAny>,
     /// `asyncio.Lock.__aexit__`, unbound.
@@ -124,6 +126,7 @@ pub fn imports(py: Python<'_>) -> &'static Imports {
 ///
 /// # Errors
 /// `ImportError` or `AttributeError` where the standard library lacks something.
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
     IMPORTS.get_or_try_init(py, || {
         let native = py.import("_asyncio")?;
@@ -216,6 +219,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             add_to_awaited_by: optional("future_add_to_awaited_by")?,
             discard_from_awaited_by: optional("future_discard_from_awaited_by")?,
             deque: py.import("collections")?.getattr("deque")?.unbind(),
+            locks: locks.dict().copy()?.unbind(),
             lock_enter: lock.getattr("__aenter__")?.unbind(),
             lock_exit: lock.getattr("__aexit__")?.unbind(),
             barrier_wait: locks.getattr("Barrier")?.getattr("wait")?.unbind(),
@@ -236,4 +240,14 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             empty_tuple: PyTuple::empty(py).unbind(),
         })
     })
+}
+
+/// Whether the code of a Python function names `name`: how a behaviour that came with a maintenance release is told from
+/// the one before. `false` for what is no Python function.
+pub fn mentions(function: &Bound<'_, PyAny>, name: &str) -> bool {
+    let names = || -> PyResult<bool> {
+        let code = function.getattr("__code__")?;
+        code.getattr("co_names")?.contains(name)
+    };
+    names().unwrap_or(false)
 }

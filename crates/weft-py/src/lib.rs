@@ -7,7 +7,8 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
-//! | 3 | [`operations`], [`sleeping`], [`ensuring`], [`gathering`], [`waiting`], [`locks`], [`queues`], [`sockets`] |
+//! | 3 | [`operations`], [`sleeping`], [`ensuring`], [`gathering`], [`waiting`], [`locks`], [`queues`], [`sockets`], |
+//! |   | [`taskgroups`], [`timeouts`] |
 //! | 4 | [`transports`] |
 //! | 5 | [`streams`], [`executor`] |
 
@@ -31,7 +32,9 @@ pub mod queues;
 pub mod sleeping;
 pub mod sockets;
 pub mod streams;
+pub mod taskgroups;
 pub mod tasks;
+pub mod timeouts;
 pub mod transports;
 pub mod waiting;
 
@@ -52,14 +55,18 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     futures::register(module)?;
     tasks::register(module)?;
     sleeping::register(module)?;
+    waiting::register(module)?;
     locks::register(module)?;
     queues::register(module)?;
-    waiting::register(module)?;
+    timeouts::register(module)?;
+    taskgroups::register(module)?;
     for functions in [
         sleeping::functions(),
         ensuring::functions(),
         gathering::functions(),
         waiting::functions(),
+        timeouts::functions(),
+        taskgroups::functions(),
         executor::functions(),
     ] {
         ffi::method::add_functions(module, functions)?;

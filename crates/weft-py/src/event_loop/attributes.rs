@@ -217,7 +217,7 @@ impl EventLoop {
     /// # Errors
     /// What a replaced `time()` raises.
     #[inline]
-    pub(super) fn now(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<f64> {
+    pub fn now(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<f64> {
         if self.overridden(event_loop).time {
             return event_loop
                 .call_method0(pyo3::intern!(event_loop.py(), "time"))?

@@ -32,7 +32,8 @@ pub use current_task::{
 };
 pub use ready::{Job, Ready};
 pub use schedule::{
-    InItsPlace, call_soon_by_method, call_soon_directly, job_later, set_callable_for,
+    InItsPlace, call_soon_by_method, call_soon_directly, job_at, job_later, job_soon,
+    set_callable_for,
 };
 use watches::Watch;
 pub use watches::{

@@ -285,10 +285,41 @@ pub fn job_later<'py>(
     argument: Option<Bound<'py, PyAny>>,
 ) -> Returned<'py> {
     let when = state.now(event_loop)? + delay;
+    job_at(state, event_loop, when, job, object, argument)
+}
+
+/// As [`job_later`], at `when` in seconds of the loop's clock.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn job_at<'py>(
+    state: &EventLoop,
+    event_loop: &Bound<'py, PyAny>,
+    when: f64,
+    job: Job,
+    object: Bound<'py, PyAny>,
+    argument: Option<Bound<'py, PyAny>>,
+) -> Returned<'py> {
     let timer = handles::make_job(event_loop, when, job, object, argument)?;
     HANDLE.of(&timer).set_scheduled(true);
     state.timers.borrow_mut().push(when, timer.clone().into());
     Ok(timer)
+}
+
+/// As [`job_at`] for a moment that has passed: the job is called in the next turn.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn job_soon<'py>(
+    state: &EventLoop,
+    event_loop: &Bound<'py, PyAny>,
+    when: f64,
+    job: Job,
+    object: Bound<'py, PyAny>,
+) -> Returned<'py> {
+    let handle = handles::make_job(event_loop, when, job, object, None)?;
+    state.ready.push(Ready::Handle(handle.clone().into()));
+    Ok(handle)
 }
 
 pub(super) fn methods() -> Vec<ffi::PyMethodDef> {

@@ -377,3 +377,13 @@ pub fn audit_sendto(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyRe
         _ => Err(PyErr::fetch(sock.py())),
     }
 }
+
+/// The exception `value` as a `raise` statement at this place would raise it: with the exception that is being handled as
+/// its context.
+pub fn raised(value: &Bound<'_, PyAny>) -> PyErr {
+    // SAFETY: a live object with its own class; Python refuses what is no exception by raising another one.
+    unsafe {
+        ffi::PyErr_SetObject(ffi::Py_TYPE(value.as_ptr()).cast(), value.as_ptr());
+    }
+    PyErr::fetch(value.py())
+}

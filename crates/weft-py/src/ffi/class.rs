@@ -107,8 +107,10 @@ pub struct Class<T> {
     offset: AtomicUsize,
     pub(super) base_size: AtomicUsize,
     pub(super) dead: GilCell<Vec<Dead>>,
-    /// The subclass that [`Self::expect`] has named.
-    usual: AtomicPtr<ffi::PyTypeObject>,
+    /// The subclass that [`Self::expect`] has named …
+    pub(super) usual: AtomicPtr<ffi::PyTypeObject>,
+    /// … and dead instances of exactly it.
+    pub(super) dead_usual: GilCell<Vec<Dead>>,
     value: PhantomData<fn() -> T>,
 }
 
@@ -133,6 +135,7 @@ impl<T> std::fmt::Debug for Class<T> {
 /// What a class is made of, beside its Rust value.
 #[derive(Default)]
 #[expect(missing_debug_implementations, reason = "tables of C structures")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a type")]
 pub struct Description {
     /// Method table.
     pub methods: Vec<ffi::PyMethodDef>,
@@ -197,6 +200,7 @@ impl<T> Class<T> {
             offset: AtomicUsize::new(0),
             base_size: AtomicUsize::new(0),
             dead: GilCell::new(Vec::new()),
+            dead_usual: GilCell::new(Vec::new()),
             usual: AtomicPtr::new(ptr::null_mut()),
             value: PhantomData,
         }
@@ -450,25 +454,57 @@ impl<T: Native> Class<T> {
         py: Python<'py>,
         class: &Class<U>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if T::RECYCLED > 0
-            && !T::EXTENDS
-            && let Some(Dead(object)) = class.dead.with(py, Vec::pop)
-        {
-            // SAFETY: see `Dead`; the place of the Rust value is unused memory.
-            unsafe {
-                _Py_NewReference(object);
-                object
-                    .byte_add(self.offset.load(Ordering::Relaxed))
-                    .cast::<T>()
-                    .write(T::default());
-                if T::COLLECTED && !T::TRACKED_LATE {
-                    ffi::PyObject_GC_Track(object.cast());
-                }
-                return Ok(Bound::from_owned_ptr(py, object));
-            }
+        if let Some(object) = self.revive(py, &class.dead) {
+            return Ok(object);
         }
         // SAFETY: `class` is this class or shares its Rust value, which means that it inherits from it.
         unsafe { self.allocate(py, class.as_type_ptr()) }
+    }
+
+    /// Makes a dead instance live again.
+    #[inline]
+    fn revive<'py>(&self, py: Python<'py>, dead: &GilCell<Vec<Dead>>) -> Option<Bound<'py, PyAny>> {
+        if T::RECYCLED == 0 || T::EXTENDS {
+            return None;
+        }
+        let Dead(object) = dead.with(py, Vec::pop)?;
+        // SAFETY: see `Dead`; the place of the Rust value is unused memory.
+        unsafe {
+            _Py_NewReference(object);
+            object
+                .byte_add(self.offset.load(Ordering::Relaxed))
+                .cast::<T>()
+                .write(T::default());
+            if T::COLLECTED && !T::TRACKED_LATE {
+                ffi::PyObject_GC_Track(object.cast());
+            }
+            Some(Bound::from_owned_ptr(py, object))
+        }
+    }
+
+    /// A new instance of the subclass that [`Self::expect`] has named, or of this class where none was. Its `__init__` is
+    /// not called.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    #[inline]
+    pub fn usual_instance<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let usual = self.usual.load(Ordering::Relaxed);
+        if usual.is_null() {
+            return self.instance(py);
+        }
+        if let Some(object) = self.revive(py, &self.dead_usual) {
+            return Ok(object);
+        }
+        // SAFETY: a subclass, which is never freed.
+        unsafe { self.allocate(py, usual) }
+    }
+
+    /// Whether `object` is of exactly the subclass that [`Self::expect`] has named, or of exactly this class.
+    #[inline]
+    pub fn is_usual(&self, object: &Bound<'_, PyAny>) -> bool {
+        super::object::is_exactly(object, self.usual.load(Ordering::Relaxed))
+            || self.is_exact(object)
     }
 
     /// Drops the Rust value of a dying instance.

@@ -219,6 +219,10 @@ unsafe fn inherited_slots<'a, O: Owner>(object: *mut ffi::PyObject) -> &'a [Slot
     unsafe { std::slice::from_raw_parts(object.byte_add(head).cast::<Slot>(), count) }
 }
 
+/// Whether dead instances of the subclass that [`Class::expect`] has named can be used again: from Python 3.13 on, its part
+/// of the deallocation leaves no stale pointers to the instance's attributes behind.
+const KEEPS_SUBCLASSES: bool = cfg!(Py_3_13);
+
 unsafe extern "C" fn dealloc<O: Owner, E: Owner>(object: *mut ffi::PyObject) {
     // SAFETY: called by Python when the last reference has gone. The type is released last: instances of heap types
     // own a reference to it.
@@ -249,8 +253,18 @@ unsafe extern "C" fn dealloc<O: Owner, E: Owner>(object: *mut ffi::PyObject) {
         O::class().drop_value(object);
         // Python finalizes an object once: one that was cannot be used again.
         let finalized = O::Value::COLLECTED && ffi::PyObject_GC_IsFinalized(object) != 0;
-        if O::Value::RECYCLED > 0 && ptr::eq(ty, E::class().as_type_ptr()) && !finalized {
-            let kept = E::class().dead.with(Python::assume_attached(), |dead| {
+        let list = if ptr::eq(ty, E::class().as_type_ptr()) {
+            Some(&E::class().dead)
+        } else if KEEPS_SUBCLASSES && ptr::eq(ty, O::class().usual.load(Ordering::Relaxed)) {
+            Some(&O::class().dead_usual)
+        } else {
+            None
+        };
+        if let Some(list) = list
+            && O::Value::RECYCLED > 0
+            && !finalized
+        {
+            let kept = list.with(Python::assume_attached(), |dead| {
                 let room = dead.len() < O::Value::RECYCLED;
                 if room {
                     dead.push(Dead(object));

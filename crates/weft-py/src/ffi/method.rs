@@ -1,6 +1,7 @@
 //! Method and property tables, and the trampolines through which C calls them.
 
 use std::any::Any;
+use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -395,6 +396,14 @@ pub fn add_functions(
     module: &Bound<'_, PyModule>,
     mut functions: Vec<ffi::PyMethodDef>,
 ) -> PyResult<()> {
+    let names = module.index()?;
+    for function in &functions {
+        // SAFETY: the name of a table entry is a constant that ends in 0.
+        let name = unsafe { CStr::from_ptr(function.ml_name) }.to_string_lossy();
+        if !name.starts_with('_') {
+            names.append(name)?;
+        }
+    }
     functions.push(ffi::PyMethodDef::zeroed());
     // SAFETY: a live module; the table ends with an empty entry and is never freed.
     match unsafe { ffi::PyModule_AddFunctions(module.as_ptr(), functions.leak().as_mut_ptr()) } {

@@ -194,7 +194,7 @@ pub fn class_version(object: &Bound<'_, PyAny>) -> u32 {
     unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_version_tag }
 }
 
-/// The function behind `__await__` of native coroutines, by address.
+/// The function behind `__iter__` of native coroutines, by address.
 static ITER_NATIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes [`is_coroutine`] know classes whose `tp_iter` is in this slot.
@@ -242,6 +242,18 @@ pub fn is_generator(object: &Bound<'_, PyAny>) -> bool {
 #[inline]
 pub fn is_exact_string(object: &Bound<'_, PyAny>) -> bool {
     is_exactly(object, &raw mut ffi::PyUnicode_Type)
+}
+
+/// Whether `object` is a `float`, not an instance of a subclass.
+#[inline]
+pub fn is_exact_float(object: &Bound<'_, PyAny>) -> bool {
+    is_exactly(object, &raw mut ffi::PyFloat_Type)
+}
+
+/// Whether `object` is an `int`, not an instance of a subclass.
+#[inline]
+pub fn is_exact_int(object: &Bound<'_, PyAny>) -> bool {
+    is_exactly(object, &raw mut ffi::PyLong_Type)
 }
 
 /// Whether `object` is the integer 0, of which there is one.

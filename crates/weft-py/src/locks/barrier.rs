@@ -342,6 +342,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 property!("_count" => get_count, set_count),
                 property!("_cond" => get_condition, set_condition),
             ],
+            None,
+            c"The native part of weft.Barrier.",
         ),
     )?;
     module.add("Barrier", class)

@@ -166,6 +166,19 @@ pub fn create<'py>(
     Ok(Some(task))
 }
 
+/// `task.set_name(name)` of a native task.
+///
+/// # Errors
+/// What `str()` raises.
+pub fn rename(task: &Bound<'_, PyAny>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+    base::task(task).name.set(if is_exact_string(name) {
+        name.clone()
+    } else {
+        name.str()?.into_any()
+    });
+    Ok(())
+}
+
 /// Fills a fresh task in and schedules its first step on a loop that can be fed directly.
 fn start<'py>(
     state: &EventLoop,

@@ -338,10 +338,6 @@ fn next_operation<'py>(iterator: &Bound<'py, PyAny>, whole: bool) -> Returned<'p
     })
 }
 
-fn itself<'py>(iterator: &Bound<'py, PyAny>) -> Returned<'py> {
-    Ok(iterator.clone())
-}
-
 /// `__next__`.
 fn advance<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Advanced<'py>> {
     let state = AS_COMPLETED.of(iterator);
@@ -406,7 +402,7 @@ pub(super) fn register(py: Python<'_>) -> PyResult<()> {
     let mut slots = class_slots::<AsCompletedClass>();
     slots.extend([slot!(iter itself), slot!(next advance)]);
     #[cfg(Py_3_13)]
-    slots.extend([slot!(aiter itself), slot!(anext advance_async)]);
+    slots.extend([slot!(aiter crate::operations::itself), slot!(anext advance_async)]);
     AS_COMPLETED.make(
         py,
         c"weft._weft._AsCompletedIterator",

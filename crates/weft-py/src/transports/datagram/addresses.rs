@@ -118,7 +118,7 @@ fn python_inet(py: Python<'_>, address: SocketAddr) -> Returned<'_> {
 }
 
 /// How many senders are remembered at most.
-const MOST_SENDERS: usize = 256;
+const MOST_SENDERS: usize = 1024;
 
 /// The addresses of late senders, so that those who send often get the same tuple again.
 ///
