@@ -26,9 +26,11 @@ class LoadGenerator:
         if not self.program.is_file():
             raise LoadGeneratorError(f"{self.program} does not exist")
 
-    def serve(self, mode: str, cpu: int | None, path: str | None = None) -> tuple[Child, str]:
+    def serve(
+        self, mode: str, cpu: int | None, path: str | None = None, udp: bool = False
+    ) -> tuple[Child, str]:
         """Start the limit server; return it with its address."""
-        address = f"unix:{path}" if path else "tcp:127.0.0.1:0"
+        address = f"unix:{path}" if path else f"{'udp' if udp else 'tcp'}:127.0.0.1:0"
         child = Child([*self._command("serve", address, mode, cpu)])
         try:
             return child, child.line(10).removeprefix("listening ")

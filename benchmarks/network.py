@@ -20,6 +20,7 @@ class NetworkRow:
     connections: int = 50
     size: int = 1024
     unix: bool = False
+    udp: bool = False
     group: str = "network"
     unit: str = "requests/s"
 
@@ -35,6 +36,7 @@ NETWORK_ROWS = {
         NetworkRow("echo 10K x50", "protocol", size=10 * KIB),
         NetworkRow("echo 100K x50", "protocol", size=100 * KIB),
         NetworkRow("echo unix 1K x50", "protocol", unix=True),
+        NetworkRow("echo udp 1K x50", "datagrams", udp=True),
         NetworkRow("buffered 1K x50", "buffered"),
         NetworkRow("buffered 100K x50", "buffered", size=100 * KIB),
         NetworkRow("streams readline 1K x50", "lines"),

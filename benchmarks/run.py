@@ -157,6 +157,8 @@ class Bench:
         arguments = [row.server, "--size", str(row.size)]
         if row.unix:
             arguments += ["--unix", self._socket_path(stack)]
+        if row.udp:
+            arguments.append("--udp")
         child = stack.enter_context(
             worker(CONTENDERS[name], "server", *arguments, cpu=self.cpus.loop)
         )
@@ -164,7 +166,7 @@ class Bench:
 
     def _limit(self, row: NetworkRow, stack: ExitStack) -> Round:
         path = self._socket_path(stack) if row.unix else None
-        child, address = self._generator.serve(row.mode, self.cpus.loop, path)
+        child, address = self._generator.serve(row.mode, self.cpus.loop, path, row.udp)
         return self._drive(row, stack.enter_context(child), address)
 
     def _drive(self, row: NetworkRow, server: Child, address: str) -> Round:

@@ -54,6 +54,18 @@ class BufferedEcho(asyncio.BufferedProtocol):
         self.transport.write(bytes(self.buffer[:nbytes]))
 
 
+class DatagramEcho(asyncio.DatagramProtocol):
+    """Sends each datagram back to where it came from."""
+
+    transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.transport.sendto(data, addr)
+
+
 async def protocol(listener: socket.socket, _size: int) -> None:
     loop = asyncio.get_running_loop()
     if listener.family == socket.AF_UNIX:
@@ -65,6 +77,12 @@ async def protocol(listener: socket.socket, _size: int) -> None:
 async def buffered(listener: socket.socket, _size: int) -> None:
     loop = asyncio.get_running_loop()
     _HELD.append(await loop.create_server(BufferedEcho, sock=listener, backlog=BACKLOG))
+
+
+async def datagrams(listener: socket.socket, _size: int) -> None:
+    """No connections: one socket that everybody sends to."""
+    loop = asyncio.get_running_loop()
+    _HELD.append(await loop.create_datagram_endpoint(DatagramEcho, sock=listener))
 
 
 async def lines(listener: socket.socket, _size: int) -> None:
@@ -130,5 +148,6 @@ async def aiohttp(listener: socket.socket, _size: int) -> None:
 
 
 SERVERS: dict[str, Server] = {
-    server.__name__: server for server in (protocol, buffered, lines, blocks, sockets, aiohttp)
+    server.__name__: server
+    for server in (protocol, buffered, datagrams, lines, blocks, sockets, aiohttp)
 }

@@ -27,7 +27,9 @@ def main() -> None:
     parser.add_argument("name", nargs="?", default="")
     parser.add_argument("--loop", required=True, choices=CONTENDERS)
     parser.add_argument("--cpu", type=int)
-    parser.add_argument("--unix", help="listen on this path rather than on TCP")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--unix", help="listen on this path rather than on TCP")
+    place.add_argument("--udp", action="store_true", help="get datagrams")
     parser.add_argument("--size", type=int, default=1024)
     arguments = parser.parse_args()
     if arguments.cpu is not None:
@@ -47,7 +49,7 @@ def main() -> None:
         elif arguments.kind == "client":
             _be_client(arguments.name, factory, answers)
         else:
-            _serve(arguments.name, arguments.unix, arguments.size, factory, answers)
+            _serve(arguments, factory, answers)
     except Exception as error:
         traceback.print_exc()
         kind, text = type(error).__name__, str(error).partition("\n")[0]
@@ -124,24 +126,32 @@ def _be_client(name: str, factory: LoopFactory, answers: TextIO) -> None:
             _answer(answers, runner.run(drive(json.loads(line))))
 
 
-def _serve(
-    name: str, path: str | None, size: int, factory: LoopFactory, answers: TextIO
-) -> NoReturn:
-    from benchmarks.servers import BACKLOG, SERVERS
-
+def _listen(path: str | None, udp: bool, backlog: int) -> tuple[socket.socket, str]:
+    """What a server gets, and its address."""
     if path:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(path)
+        listener.listen(backlog)
         address = f"unix:{path}"
+    elif udp:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        listener.bind(("127.0.0.1", 0))
+        address = f"udp:127.0.0.1:{listener.getsockname()[1]}"
     else:
-        listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
         address = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
-    listener.listen(BACKLOG)
     listener.setblocking(False)
+    return listener, address
+
+
+def _serve(arguments: argparse.Namespace, factory: LoopFactory, answers: TextIO) -> NoReturn:
+    from benchmarks.servers import BACKLOG, SERVERS
+
+    listener, address = _listen(arguments.unix, arguments.udp, BACKLOG)
     _settle_allocator()
 
     async def forever() -> None:
-        await SERVERS[name](listener, size)
+        await SERVERS[arguments.name](listener, arguments.size)
         _answer(answers, {"listening": address})
         await asyncio.get_running_loop().create_future()
 

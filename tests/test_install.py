@@ -327,7 +327,7 @@ def test_all_names_are_there(backend: Backend) -> None:
     source = """
 for name in weft.__all__:
     assert getattr(weft, name) is not None, name
-assert weft.__all__ == sorted(weft.__all__)
+assert len(weft.__all__) == len(set(weft.__all__))
 for name in ("run", "new_event_loop", "Loop", "EventLoopPolicy", "install", "uninstall",
              "Future", "Task"):
     assert name in weft.__all__, name

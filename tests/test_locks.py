@@ -7,8 +7,10 @@ both loops.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import gc
+import inspect
 import math
 import pickle
 import weakref
@@ -18,12 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from backends import BACKENDS, PY312
+import weft
+from backends import BACKENDS, PY313
+from children import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from turns import raised
-
-import weft
 
 NAMES = ["Lock", "Event", "Condition", "Semaphore", "BoundedSemaphore", "Barrier"]
 LOCKS = ["Lock", "Condition", "Semaphore", "BoundedSemaphore"]
@@ -143,6 +145,32 @@ def test_joined_with_other_kinds_of_class(name: str, place: Place) -> None:
     assert not isinstance(object(), WithProtocol)
 
 
+@pytest.mark.child
+def test_what_was_made_before_install() -> None:
+    source = """
+import abc, asyncio, weft
+from asyncio import locks
+class Older(asyncio.Lock): pass
+made = [asyncio.Lock(), Older(), asyncio.Semaphore(), asyncio.BoundedSemaphore()]
+weft.install()
+assert asyncio.Lock is locks.Lock is weft.Lock
+class Newer(asyncio.Lock, abc.ABC): pass
+assert [isinstance(one, asyncio.Lock) for one in made] == [True, True, False, False]
+assert [isinstance(one, asyncio.Semaphore) for one in made] == [False, False, True, True]
+assert issubclass(Older, asyncio.Lock) and not issubclass(Older, Newer)
+async def main():
+    condition = asyncio.Condition(made[0])
+    async with condition, Newer() as entered, made[1]:
+        condition.notify()
+asyncio.run(main())
+new = asyncio.Lock()
+weft.uninstall()
+assert type(asyncio.Lock()) is not type(new) and isinstance(new, asyncio.Lock)
+print("right")
+"""
+    assert python("-W", "error", "-c", source).check() == "right\n"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_attributes_weak_references_and_equality(name: str, place: Place) -> None:
     made = place.make(name)
@@ -177,6 +205,22 @@ def outcome(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> A
     except Exception as error:
         return type(error), str(error)
     return None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signatures(name: str) -> None:
+    own, stock = getattr(weft, name), getattr(asyncio, name)
+    assert list(inspect.signature(own).parameters) == list(inspect.signature(stock).parameters)
+
+    class Further(own):  # type: ignore[misc,valid-type]
+        def __init__(self, other: int) -> None:
+            super().__init__(*[other] if name == "Barrier" else [])
+
+    assert list(inspect.signature(Further).parameters) == ["other"]
+    assert (
+        repr(Further(3)).split("[")[1]
+        == repr(stock(*[3] if name == "Barrier" else [])).split("[")[1]
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -341,6 +385,52 @@ def test_entering_by_hand(name: str, place: Place) -> None:
     place.run(main())
 
 
+@pytest.mark.parametrize("name", [*LOCKS, "Barrier"])
+def test_special_methods_are_methods(name: str, place: Place) -> None:
+    made = place.make(name)
+    for special in ("__aenter__", "__aexit__"):
+        bound = getattr(made, special)
+        assert inspect.isroutine(bound) and callable(bound)
+        assert inspect.isroutine(getattr(type(made), special))
+        assert bound.__self__ is made
+        assert bound.__name__ == special
+        assert bound == getattr(made, special) and hash(bound) == hash(getattr(made, special))
+        assert bound != getattr(place.make(name), special)
+        assert special in repr(bound)
+        assert raised(bound, 1, 2, 3, 4, wrong=5)[0] is TypeError or name == "Barrier"
+        made.kept = bound
+    gone = weakref.ref(made)
+    del bound, made
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_special_methods_by_class_and_by_super(name: str, place: Place) -> None:
+    base: Any = getattr(place.classes, name)
+
+    class Further(base):  # type: ignore[misc]
+        async def __aenter__(self) -> str:
+            await super().__aenter__()
+            return "entered"
+
+    async def main() -> None:
+        async with Further() as entered:
+            assert entered == "entered"
+        async with contextlib.AsyncExitStack() as stack:
+            made = Further()
+            assert await stack.enter_async_context(made) == "entered"
+            await stack.enter_async_context(place.make(name))
+            assert made.locked() or name == "Semaphore"
+        assert not made.locked()
+        made = place.make(name)
+        await type(made).__aenter__(made)
+        await type(made).__aexit__(made, None, None, None)
+        assert not made.locked()
+
+    place.run(main())
+
+
 @pytest.mark.parametrize("name", LOCKS)
 def test_overridden_acquire_and_release(name: str, place: Place) -> None:
     log: list[str] = []
@@ -469,7 +559,7 @@ def test_belongs_to_the_loop_it_was_first_waited_for_on(name: str, place: Place)
     place.run(first())
     with pytest.raises(RuntimeError) as error:
         place.run(wait())
-    owner = made._lock if name == "Condition" and not PY312 and made._loop is None else made
+    owner = made._lock if name == "Condition" and not PY313 and made._loop is None else made
     assert str(error.value).endswith("is bound to a different event loop")
     assert type(owner).__name__ in str(error.value)
 

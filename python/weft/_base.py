@@ -34,9 +34,7 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
         "_coroutine_origin_tracking_saved_depth",
         "_csock",
         "_current_handle",
-        "_default_executor",
         "_exception_handler",
-        "_executor_shutdown_called",
         "_internal_fds",
         "_old_agen_hooks",
         "_ready",
@@ -70,6 +68,9 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
         def _make_self_pipe(self) -> None: ...
         def _close_self_pipe(self) -> None: ...
 
+        # Names.
+        def _getaddrinfo_debug(self, *args: Any) -> Any: ...
+
         # Connections and servers. Transports by their descriptors, weakly.
         _transports: MutableMapping[int, Any]
 
@@ -88,6 +89,14 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
             *,
             extra: Any = None,
             server: Any = None,
+        ) -> Any: ...
+        def _make_datagram_transport(
+            self,
+            sock: socket.socket,
+            protocol: Any,
+            address: Any = None,
+            waiter: Any = None,
+            extra: Any = None,
         ) -> Any: ...
         def _make_ssl_transport(
             self,

@@ -1,8 +1,9 @@
 """Classes of Weft's that stand in for classes of asyncio's.
 
-Such a class inherits from its native part and from asyncio's class of the same name: what Weft makes is
-what asyncio's programs expect. `StandIn` is its metaclass, and adds the other direction: what asyncio
-made, before `weft.install()` put the stand-in in place, passes for an instance of it.
+Such a class inherits from its native part and from asyncio's class of the same name: what Weft
+makes is what programs written for asyncio expect. `StandIn` is its metaclass, and adds the other
+direction: what asyncio made, before `weft.install()` put the stand-in in place, passes for an
+instance of it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import copyreg
 from abc import ABCMeta
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from weft._weft import special_method
 
 __all__ = ["StandIn", "copied_by"]
 
@@ -26,8 +29,8 @@ _stock: dict[type, type] = {}
 class StandIn(_Base):
     """Metaclass of `class Lock(_weft.Lock, asyncio.Lock, metaclass=StandIn, stock=asyncio.Lock)`.
 
-    Every instance of `stock` is an instance of the class, every subclass a subclass. Classes that
-    users derive from it are ordinary ones.
+    The native part comes first. Every instance of `stock` is an instance of the class, every
+    subclass of it a subclass. Classes that users derive from it are ordinary ones.
     """
 
     def __new__(
@@ -39,17 +42,20 @@ class StandIn(_Base):
         *,
         stock: type | None = None,
         **keywords: Any,
-    ) -> StandIn:
+    ) -> Self:
         if stock is not None:
             # Where users import it from.
             namespace["__module__"] = "weft"
+            for special in ("__aenter__", "__aexit__"):
+                if (method := vars(bases[0]).get(special)) is not None:
+                    namespace[special] = special_method(method)
         cls = super().__new__(metacls, name, bases, namespace, **keywords)
         if stock is not None:
             _stock[cls] = stock
         return cls
 
     def __init__(
-        cls,
+        self,
         name: str,
         bases: tuple[type, ...],
         namespace: dict[str, Any],
@@ -60,15 +66,15 @@ class StandIn(_Base):
     ) -> None:
         super().__init__(name, bases, namespace, **keywords)
 
-    def __instancecheck__(cls, instance: object) -> bool:
-        if (stock := _stock.get(cls)) is not None:
+    def __instancecheck__(self, instance: object) -> bool:
+        if (stock := _stock.get(self)) is not None:
             return isinstance(instance, stock)
-        if getattr(cls, "_is_protocol", False):
+        if getattr(self, "_is_protocol", False):
             return super().__instancecheck__(instance)
-        return ABCMeta.__instancecheck__(cls, instance)
+        return ABCMeta.__instancecheck__(self, instance)
 
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        if (stock := _stock.get(cls)) is not None:
+    def __subclasscheck__(self, subclass: type) -> bool:
+        if (stock := _stock.get(self)) is not None:
             return issubclass(subclass, stock)
         return super().__subclasscheck__(subclass)
 

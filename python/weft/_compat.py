@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import linecache
+import operator
 import sys
 import textwrap
 import weakref
 from _asyncio import _set_running_loop as _c_set_running_loop
 from asyncio import events, tasks
+from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
@@ -31,6 +33,7 @@ __all__ = [
     "get_policy",
     "main_annotations",
     "make_task_by_factory",
+    "runner_of_work_items",
     "scheduled_tasks",
     "set_policy",
     "set_running_loop",
@@ -61,6 +64,14 @@ def make_task_by_factory(loop: Any, coro: Any, kwargs: dict[str, Any]) -> Any:
     if name is not None and hasattr(task, "set_name"):
         task.set_name(name)
     return task
+
+
+def runner_of_work_items(executor: Any) -> Callable[[Any], object]:
+    """What a thread of a `ThreadPoolExecutor` calls with each work item."""
+    if sys.version_info < (3, 14):
+        return operator.methodcaller("run")
+    # A worker has a context, from 3.14 on; without an initializer one is as good as the other.
+    return operator.methodcaller("run", executor._create_worker_context())
 
 
 def main_annotations() -> dict[str, Any]:

@@ -9,6 +9,7 @@ collector. The rules:
 - The winner, and a socket that the caller hands over, belongs to the call that makes its transport,
   and is closed if that fails; from then on it is the transport's.
 - An accepted socket has its transport, or is closed, before the accepting callback returns.
+- The socket of a datagram endpoint, too, is closed where its transport cannot be made.
 """
 
 from __future__ import annotations
@@ -69,6 +70,22 @@ class _Race:
         self._over = True
         while self._connected:
             self._connected.pop().close()
+
+
+class _LateProtocol:
+    """Stands for a protocol until the transport is made."""
+
+    def __init__(self, factory: Callable[[], Any]) -> None:
+        self._factory = factory
+        self.protocol: Any = None
+
+    def make(self) -> Any:
+        self.protocol = self._factory()
+        return self.protocol
+
+    def __repr__(self) -> str:
+        # In debug mode the loop logs what has been made.
+        return repr(self.protocol)
 
 
 _race: contextvars.ContextVar[_Race | None] = contextvars.ContextVar("_race", default=None)
@@ -154,6 +171,17 @@ class Connections(BaseLoop):
         finally:
             # The exception in it refers to this frame.
             del waiter
+
+    # -- datagrams ---------------------------------------------------------------------------------
+
+    @_replaces(asyncio.SelectorEventLoop.create_datagram_endpoint)
+    async def create_datagram_endpoint(
+        self, protocol_factory: Callable[[], Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        # The protocol is made where the socket is at hand, which is closed if that fails.
+        late = _LateProtocol(protocol_factory)
+        transport, _ = await super().create_datagram_endpoint(lambda: late, *args, **kwargs)
+        return transport, late.protocol
 
     # -- serving -----------------------------------------------------------------------------------
 
@@ -321,6 +349,26 @@ class Connections(BaseLoop):
         self._ensure_fd_no_transport(sock)
         base_events._set_nodelay(sock)  # type: ignore[attr-defined]
         transport = _weft.StreamTransport(self, sock, protocol, waiter, extra, server)
+        self._transports[transport._sock_fd] = transport
+        return transport
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: Any,
+        address: Any = None,
+        waiter: Any = None,
+        extra: Any = None,
+    ) -> _weft.DatagramTransport:
+        # Another transport's descriptor is not this call's to close.
+        self._ensure_fd_no_transport(sock)
+        try:
+            if isinstance(protocol, _LateProtocol):
+                protocol = protocol.make()
+            transport = _weft.DatagramTransport(self, sock, protocol, address, waiter, extra)
+        except BaseException:
+            sock.close()
+            raise
         self._transports[transport._sock_fd] = transport
         return transport
 

@@ -10,7 +10,7 @@ from weft._compat import DefaultEventLoopPolicy, get_policy, set_policy
 from weft._loop import Loop
 from weft._primitives import put_in_place, take_back
 
-__all__ = ["EventLoopPolicy", "install", "new_event_loop", "run", "uninstall"]
+__all__ = ["EventLoopPolicy", "Runner", "install", "new_event_loop", "run", "uninstall"]
 
 _T = TypeVar("_T")
 
@@ -38,8 +38,25 @@ def run(
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("weft.run() cannot be called from a running event loop")
-    with asyncio.Runner(debug=debug, loop_factory=loop_factory or new_event_loop) as runner:
+    with Runner(debug=debug, loop_factory=loop_factory) as runner:
         return runner.run(main)
+
+
+class Runner(asyncio.Runner):
+    """`asyncio.Runner` on Weft's loop: runs several coroutines in one context, one after another.
+
+    Args:
+        debug: asyncio's debug mode on or off; None asks PYTHONASYNCIODEBUG and `-X dev`.
+        loop_factory: makes another loop than Weft's.
+    """
+
+    def __init__(
+        self,
+        *,
+        debug: bool | None = None,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> None:
+        super().__init__(debug=debug, loop_factory=loop_factory or new_event_loop)
 
 
 class EventLoopPolicy(DefaultEventLoopPolicy):

@@ -43,7 +43,7 @@ class BoundedSemaphore(
     metaclass=StandIn,
     stock=asyncio.BoundedSemaphore,
 ):
-    """A semaphore that refuses to get more places than it began with, as `asyncio.BoundedSemaphore`."""
+    """A semaphore that never has more places than at first, as `asyncio.BoundedSemaphore`."""
 
     __slots__ = ()
     __reduce__ = copied_by("_waiters", "_value", "_bound_value")
@@ -58,7 +58,7 @@ class Condition(_weft.Condition, asyncio.Condition, metaclass=StandIn, stock=asy
     __slots__ = ()
 
     def __init__(self, lock: asyncio.Lock | None = None) -> None:
-        super().__init__(Lock() if lock is None else lock)
+        self._adopt(Lock() if lock is None else lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The lock's own methods, which the constructor stores, are no state.

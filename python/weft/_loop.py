@@ -10,6 +10,7 @@ messages.
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any, TypeVarTuple
 from weft import _compat, _registry
 from weft._connections import Connections
 from weft._readiness import ReadinessView
+from weft._weft import EventLoop
 
 __all__ = ["Loop"]
 
@@ -74,6 +76,46 @@ class Loop(Connections):
         """
         super().close()
         self._release()
+
+    # -- names -------------------------------------------------------------------------------------
+
+    async def getaddrinfo(
+        self,
+        host: Any,
+        port: Any,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        """`socket.getaddrinfo()` in a thread.
+
+        In one of its own kind: names that take long to resolve do not keep `to_thread()` and
+        `run_in_executor()` waiting. An executor set by `set_default_executor()` gets them as well.
+        """
+        function = self._getaddrinfo_debug if self._debug else socket.getaddrinfo
+        arguments = host, port, family, type, proto, flags
+        return await self.run_in_executor(self._names_executor(), function, *arguments)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
+        """`socket.getnameinfo()` in a thread, as `getaddrinfo()`."""
+        executor = self._names_executor()
+        return await self.run_in_executor(executor, socket.getnameinfo, sockaddr, flags)
+
+    def _names_executor(self) -> Any:
+        """What resolves names; None where the default executor does."""
+        if self._executor_shutdown_called or self._replaces_run_in_executor():
+            return None
+        from weft._executor import Executor, default_executor
+
+        if self._default_executor is None:
+            self._default_executor = default_executor()
+        executor = self._default_executor
+        return executor.names() if type(executor) is Executor else None
+
+    def _replaces_run_in_executor(self) -> bool:
+        return self.run_in_executor != EventLoop.run_in_executor.__get__(self)
 
     def _create_task_by_factory(self, coro: Any, **kwargs: Any) -> Any:
         return _compat.make_task_by_factory(self, coro, kwargs)

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from weft._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
+from weft._queues import LifoQueue, PriorityQueue, Queue
+from weft._streams import (
+    StreamReader,
+    StreamReaderProtocol,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from weft._taskgroups import TaskGroup
 from weft._timeouts import Timeout, timeout, timeout_at, wait_for
 from weft._weft import (
@@ -22,6 +32,7 @@ from weft._weft import (
     gather,
     shield,
     sleep,
+    to_thread,
     wait,
 )
 
@@ -32,23 +43,37 @@ PRIMITIVES: dict[str, Any] = {
     "BoundedSemaphore": BoundedSemaphore,
     "Condition": Condition,
     "Event": Event,
+    "LifoQueue": LifoQueue,
     "Lock": Lock,
+    "PriorityQueue": PriorityQueue,
+    "Queue": Queue,
     "Semaphore": Semaphore,
+    "StreamReader": StreamReader,
+    "StreamReaderProtocol": StreamReaderProtocol,
+    "StreamWriter": StreamWriter,
     "TaskGroup": TaskGroup,
     "Timeout": Timeout,
     "as_completed": as_completed,
     "create_task": create_task,
-    "current_task": current_task,
     "ensure_future": ensure_future,
     "gather": gather,
+    "open_connection": open_connection,
+    "open_unix_connection": open_unix_connection,
     "shield": shield,
     "sleep": sleep,
+    "start_server": start_server,
+    "start_unix_server": start_unix_server,
     "timeout": timeout,
     "timeout_at": timeout_at,
+    "to_thread": to_thread,
     "wait": wait,
     "wait_for": wait_for,
 }
 """Weft's objects by the names that asyncio exports them by."""
+
+if isinstance(asyncio.current_task, FunctionType):
+    # From Python 3.12 on asyncio's own is native.
+    PRIMITIVES["current_task"] = current_task
 
 _replaced: list[tuple[ModuleType, str, Any, Any]] = []
 

@@ -4,17 +4,43 @@ by asyncio, whose methods most of them are."""
 import asyncio
 import sys
 from asyncio.events import _TaskFactory
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from concurrent.futures import Executor
 from contextvars import Context
-from socket import socket
+from socket import _Address, _RetAddress, socket
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar, TypeVarTuple, final, overload
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    TypeVarTuple,
+    final,
+    overload,
+)
 
-from _typeshed import FileDescriptorLike
+from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
+from _typeshed import ReadableBuffer as _ReadableBuffer
 from typing_extensions import disjoint_base
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
+_FutureT = TypeVar("_FutureT", bound=asyncio.Future[Any])
 _Ts = TypeVarTuple("_Ts")
 _Data: TypeAlias = bytes | bytearray | memoryview[Any]
 
@@ -24,20 +50,43 @@ else:
     _Coroutine: TypeAlias = Generator[Any, None, _T_co] | Coroutine[Any, Any, _T_co]
 
 __all__ = [
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
+    "DatagramTransport",
+    "Event",
     "EventLoop",
     "Future",
     "Handle",
+    "Lock",
+    "Queue",
+    "QueueShutDown",
+    "Semaphore",
+    "StreamReader",
+    "StreamReaderProtocol",
     "StreamTransport",
+    "StreamWriter",
     "Task",
     "TaskGroup",
     "Timeout",
     "TimerHandle",
+    "WorkQueue",
+    "WorkerPool",
     "__version__",
     "alive_tasks",
+    "as_completed",
+    "create_task",
+    "current_task",
+    "ensure_future",
     "forget_task",
+    "gather",
+    "shield",
     "sleep",
+    "special_method",
     "timeout",
     "timeout_at",
+    "to_thread",
+    "wait",
     "wait_for",
 ]
 
@@ -180,6 +229,42 @@ class Task(asyncio.Task[_T_co], Future[_T_co]):  # type: ignore[type-var]
     @property
     def _callbacks(self) -> list[tuple[Callable[[Self], Any], Context]]: ...
 
+# -- functions -------------------------------------------------------------------------------------
+
+class _Completions(
+    Iterator[Coroutine[Any, Any, _T]], AsyncIterator[asyncio.Future[_T]], Protocol[_T]
+):
+    # An asynchronous iterator from Python 3.13 on.
+    def __iter__(self) -> Self: ...
+
+def as_completed(
+    fs: Iterable[Awaitable[_T]], *, timeout: float | None = None
+) -> _Completions[_T]: ...
+def create_task(
+    coro: _Coroutine[_T], *, name: str | None = None, context: Context | None = None, **kwargs: Any
+) -> asyncio.Task[_T]: ...
+def current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[Any] | None: ...
+@overload
+def ensure_future(
+    coro_or_future: _FutureT, *, loop: asyncio.AbstractEventLoop | None = None
+) -> _FutureT: ...
+@overload
+def ensure_future(
+    coro_or_future: Awaitable[_T], *, loop: asyncio.AbstractEventLoop | None = None
+) -> asyncio.Task[_T]: ...
+@overload
+def gather(
+    *coros_or_futures: Awaitable[_T], return_exceptions: Literal[False] = False
+) -> asyncio.Future[list[_T]]: ...
+@overload
+def gather(
+    *coros_or_futures: Awaitable[_T], return_exceptions: bool
+) -> asyncio.Future[list[_T | BaseException]]: ...
+def shield(arg: Awaitable[_T]) -> asyncio.Future[_T]: ...
+async def wait(
+    fs: Iterable[_FutureT], *, timeout: float | None = None, return_when: str = "ALL_COMPLETED"
+) -> tuple[set[_FutureT], set[_FutureT]]: ...
+
 # -- the loop --------------------------------------------------------------------------------------
 
 @disjoint_base
@@ -189,6 +274,8 @@ class EventLoop:
     _debug: bool
     _thread_id: int | None
     _task_factory: _TaskFactory | None
+    _default_executor: Any
+    _executor_shutdown_called: bool
     def call_soon(
         self,
         callback: Callable[[*_Ts], object],
@@ -225,6 +312,18 @@ class EventLoop:
         context: Context | None = None,
         **kwargs: Any,
     ) -> asyncio.Task[_T]: ...
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]: ...
+    async def sock_recv(self, sock: socket, n: int) -> bytes: ...
+    async def sock_recv_into(self, sock: socket, buf: WriteableBuffer) -> int: ...
+    async def sock_recvfrom(self, sock: socket, bufsize: int) -> tuple[bytes, _RetAddress]: ...
+    async def sock_recvfrom_into(
+        self, sock: socket, buf: WriteableBuffer, nbytes: int = 0
+    ) -> tuple[int, _RetAddress]: ...
+    async def sock_sendall(self, sock: socket, data: ReadableBuffer) -> None: ...
+    async def sock_sendto(self, sock: socket, data: ReadableBuffer, address: _Address) -> int: ...
+    async def sock_accept(self, sock: socket) -> tuple[socket, _RetAddress]: ...
     def time(self) -> float: ...
     def is_closed(self) -> bool: ...
     def is_running(self) -> bool: ...
@@ -245,6 +344,138 @@ class EventLoop:
     def _remove_reader(self, fd: FileDescriptorLike, /) -> bool: ...
     def _remove_writer(self, fd: FileDescriptorLike, /) -> bool: ...
     def _interest(self, fd: FileDescriptorLike, /) -> int: ...
+
+# -- threads ---------------------------------------------------------------------------------------
+
+def to_thread(
+    func: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+) -> Coroutine[Any, Any, _T]: ...
+
+# For weft._executor.Executor. An item is a work item of ThreadPoolExecutor's, a job, or None.
+
+@final
+class WorkQueue:
+    full: bool
+    def attend(
+        self, run_item: Callable[[Any], object], has_ended: Callable[[], bool], /
+    ) -> None: ...
+    def work(self) -> None: ...
+    def put(self, item: Any, /) -> None: ...
+    def get_nowait(self) -> Any: ...
+    def call_worker(self) -> bool: ...
+    def qsize(self) -> int: ...
+    def empty(self) -> bool: ...
+    def forget(self) -> None: ...
+
+@disjoint_base
+class WorkerPool:
+    _work_queue: Any
+
+# -- queues ----------------------------------------------------------------------------------------
+
+if sys.version_info >= (3, 13):
+    from asyncio import QueueShutDown as QueueShutDown
+else:
+    class QueueShutDown(Exception): ...
+
+# In this alone it is not asyncio's: weft.Queue is both.
+@disjoint_base
+class Queue(asyncio.Queue[_T]):
+    def __init__(self, maxsize: int = 0) -> None: ...
+    async def put(self, item: _T) -> None: ...
+    async def get(self) -> _T: ...
+    def put_nowait(self, item: _T) -> None: ...
+    def get_nowait(self) -> _T: ...
+    def qsize(self) -> int: ...
+    def empty(self) -> bool: ...
+    def full(self) -> bool: ...
+    def task_done(self) -> None: ...
+    async def join(self) -> None: ...
+    def shutdown(self, immediate: bool = False) -> None: ...
+    _queue: Any
+    _getters: Any
+    _putters: Any
+    _maxsize: Any
+    _unfinished_tasks: int
+    _finished: Any
+    _loop: Any
+    if sys.version_info >= (3, 13):
+        _is_shutdown: bool
+
+# -- locks -----------------------------------------------------------------------------------------
+
+# The native parts: `weft._locks` joins them with asyncio's classes, which say more about the types.
+
+def special_method(method: _T, /) -> _T: ...
+
+class _Entered:
+    async def __aenter__(self) -> None: ...
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@disjoint_base
+class Lock(_Entered):
+    def __init__(self) -> None: ...
+    _locked: bool
+    _waiters: Any
+    _loop: Any
+    async def acquire(self) -> Literal[True]: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+
+@disjoint_base
+class Event:
+    def __init__(self) -> None: ...
+    _value: bool
+    _waiters: Any
+    _loop: Any
+    def is_set(self) -> bool: ...
+    def set(self) -> None: ...
+    def clear(self) -> None: ...
+    async def wait(self) -> Literal[True]: ...
+
+@disjoint_base
+class Semaphore(_Entered):
+    def __init__(self, value: int = 1) -> None: ...
+    _value: int
+    _waiters: Any
+    _loop: Any
+    async def acquire(self) -> Literal[True]: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+
+class BoundedSemaphore(Semaphore):
+    def __init__(self, value: int = 1) -> None: ...
+    _bound_value: int
+
+@disjoint_base
+class Condition(_Entered):
+    _lock: Any
+    _waiters: Any
+    _loop: Any
+    async def wait(self) -> Literal[True]: ...
+    async def wait_for(self, predicate: Callable[[], _T]) -> _T: ...
+    def _adopt(self, lock: Any, /) -> None: ...
+    def notify(self, n: int = 1) -> None: ...
+    def notify_all(self) -> None: ...
+
+@disjoint_base
+class Barrier:
+    _cond: Any
+    _parties: int
+    _state: Any
+    _count: int
+    _waiters: Any
+    _loop: Any
+    async def wait(self) -> int: ...
+    # It gives what wait() does; typeshed says otherwise.
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *args: object) -> None: ...
 
 # -- transports ------------------------------------------------------------------------------------
 
@@ -306,3 +537,111 @@ class StreamTransport(asyncio.Transport):
     def _protocol_paused(self) -> bool: ...
     @property
     def _eof(self) -> bool: ...
+
+# -- streams ---------------------------------------------------------------------------------------
+
+# The native parts of the classes in `weft._streams`, which have asyncio's as their second base.
+
+@disjoint_base
+class StreamReader:
+    _buffer: bytearray
+    _limit: int
+    _loop: asyncio.AbstractEventLoop
+    _waiter: asyncio.Future[None] | None
+    _exception: Exception | None
+    _transport: Any
+    _eof: bool
+    _paused: bool
+    def __init__(
+        self, limit: int = 65536, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None: ...
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None: ...
+    def feed_eof(self) -> None: ...
+    def set_exception(self, exc: Exception) -> None: ...
+    def exception(self) -> Exception: ...
+    def at_eof(self) -> bool: ...
+    async def read(self, n: int = -1) -> bytes: ...
+    async def readexactly(self, n: int) -> bytes: ...
+    async def readline(self) -> bytes: ...
+    if sys.version_info >= (3, 13):
+        async def readuntil(
+            self, separator: _ReadableBuffer | tuple[_ReadableBuffer, ...] = b"\n"
+        ) -> bytes: ...
+    else:
+        async def readuntil(self, separator: _ReadableBuffer = b"\n") -> bytes: ...
+    async def __anext__(self) -> bytes: ...
+    def _wakeup_waiter(self) -> None: ...
+    def _maybe_resume_transport(self) -> None: ...
+
+@disjoint_base
+class StreamReaderProtocol:
+    _stream_reader_wr: Any
+    _loop: asyncio.AbstractEventLoop
+    _drain_waiters: Any
+    _paused: bool
+    _connection_lost: bool
+    @property
+    def _stream_reader(self) -> asyncio.StreamReader | None: ...
+    def data_received(self, data: bytes) -> None: ...
+
+@disjoint_base
+class StreamWriter:
+    _transport: Any
+    _protocol: Any
+    _reader: asyncio.StreamReader | None
+    _loop: asyncio.AbstractEventLoop
+    def write(self, data: _Data) -> None: ...
+    def writelines(self, data: Iterable[_Data]) -> None: ...
+    async def drain(self) -> None: ...
+
+@final
+class DatagramTransport(asyncio.Transport, asyncio.DatagramTransport):
+    max_size: ClassVar[int]
+    def __init__(
+        self,
+        loop: EventLoop,
+        sock: socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any,
+        waiter: asyncio.Future[None] | None,
+        extra: Mapping[str, Any] | None,
+        /,
+    ) -> None: ...
+    def __del__(self) -> None: ...
+    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
+    def is_closing(self) -> bool: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
+    def get_protocol(self) -> asyncio.BaseProtocol: ...
+    def is_reading(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+    def get_write_buffer_limits(self) -> tuple[int, int]: ...
+    def sendto(self, data: _Data, addr: Any = None) -> None: ...
+    def _start_reading(self) -> None: ...
+    def _call_connection_lost(self, exc: BaseException | None, /) -> None: ...
+    def _force_close(self, exc: BaseException | None, /) -> None: ...
+    def _fatal_error(self, exc: BaseException, message: str = ...) -> None: ...
+    @property
+    def _sock(self) -> Any: ...
+    @property
+    def _sock_fd(self) -> int: ...
+    @property
+    def _loop(self) -> EventLoop | None: ...
+    @property
+    def _protocol(self) -> asyncio.BaseProtocol | None: ...
+    @property
+    def _address(self) -> Any: ...
+    @property
+    def _buffer_size(self) -> int: ...
+    @property
+    def _conn_lost(self) -> int: ...
+    @property
+    def _closing(self) -> bool: ...
+    @property
+    def _paused(self) -> bool: ...
+    @property
+    def _protocol_paused(self) -> bool: ...

@@ -26,6 +26,8 @@ LAYERS = {
     "tasks": 2,
     "operations": 3,
     "sleeping": 3,
+    "sockets": 3,
+    "ensuring": 3,
     "gathering": 3,
     "waiting": 3,
     "locks": 3,

@@ -1,18 +1,20 @@
-//! Addresses, listeners and streams, of TCP and of Unix sockets alike.
+//! Addresses, listeners and connections, of TCP, of UDP and of Unix sockets alike.
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// `tcp:HOST:PORT` or `unix:PATH`.
+/// `tcp:HOST:PORT`, `udp:HOST:PORT` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// An IP address and a port; port 0 lets the kernel choose when listening.
     Tcp(SocketAddr),
+    /// The same for datagrams.
+    Udp(SocketAddr),
     /// A path in the file system.
     Unix(PathBuf),
 }
@@ -27,9 +29,17 @@ impl FromStr for Address {
                 .map(Self::Tcp)
                 .map_err(|error| format!("{rest}: {error}"));
         }
+        if let Some(rest) = text.strip_prefix("udp:") {
+            return rest
+                .parse()
+                .map(Self::Udp)
+                .map_err(|error| format!("{rest}: {error}"));
+        }
         match text.strip_prefix("unix:") {
             Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
-            _ => Err(format!("{text} is neither tcp:HOST:PORT nor unix:PATH")),
+            _ => Err(format!(
+                "{text} is none of tcp:HOST:PORT, udp:HOST:PORT and unix:PATH"
+            )),
         }
     }
 }
@@ -38,6 +48,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Udp(address) => write!(f, "udp:{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -52,6 +63,11 @@ impl Address {
                 listener.set_nonblocking(true)?;
                 Ok(Listener::Tcp(listener))
             }
+            Self::Udp(address) => {
+                let socket = UdpSocket::bind(address)?;
+                socket.set_nonblocking(true)?;
+                Ok(Listener::Udp(socket))
+            }
             Self::Unix(path) => {
                 let listener = UnixListener::bind(path)?;
                 listener.set_nonblocking(true)?;
@@ -64,16 +80,19 @@ impl Address {
     pub fn connect(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(address) => Stream::from_tcp(TcpStream::connect(address)?),
+            Self::Udp(address) => Stream::udp(*address),
             Self::Unix(path) => Stream::from_unix(UnixStream::connect(path)?),
         }
     }
 }
 
-/// A socket that accepts connections.
+/// A socket that accepts connections, or gets everybody's datagrams.
 #[derive(Debug)]
 pub enum Listener {
     /// Of TCP.
     Tcp(TcpListener),
+    /// Of UDP, which has no connections to accept.
+    Udp(UdpSocket),
     /// Of the Unix domain.
     Unix(UnixListener),
 }
@@ -83,6 +102,7 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(listener) => Stream::from_tcp(listener.accept()?.0),
+            Self::Udp(_) => Err(io::ErrorKind::Unsupported.into()),
             Self::Unix(listener) => Stream::from_unix(listener.accept()?.0),
         }
     }
@@ -91,6 +111,7 @@ impl Listener {
     pub fn address(&self) -> io::Result<Address> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            Self::Udp(socket) => socket.local_addr().map(Address::Udp),
             Self::Unix(listener) => {
                 let address = listener.local_addr()?;
                 let path = address
@@ -106,6 +127,7 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(listener) => listener.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
             Self::Unix(listener) => listener.as_fd(),
         }
     }
@@ -116,6 +138,8 @@ impl AsFd for Listener {
 pub enum Stream {
     /// Of TCP, with Nagle's algorithm off.
     Tcp(TcpStream),
+    /// Of UDP, connected: each message is one datagram.
+    Udp(UdpSocket),
     /// Of the Unix domain.
     Unix(UnixStream),
 }
@@ -125,6 +149,17 @@ impl Stream {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         Ok(Self::Tcp(stream))
+    }
+
+    fn udp(address: SocketAddr) -> io::Result<Self> {
+        let unspecified = match address {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let socket = UdpSocket::bind(unspecified)?;
+        socket.connect(address)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self::Udp(socket))
     }
 
     fn from_unix(stream: UnixStream) -> io::Result<Self> {
@@ -137,6 +172,7 @@ impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
+            Self::Udp(socket) => socket.recv(buffer),
             Self::Unix(stream) => stream.read(buffer),
         }
     }
@@ -146,6 +182,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
+            Self::Udp(socket) => socket.send(bytes),
             Self::Unix(stream) => stream.write(bytes),
         }
     }
@@ -159,6 +196,7 @@ impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
         }
     }
@@ -170,7 +208,12 @@ mod tests {
 
     #[test]
     fn addresses_survive_a_round_trip() {
-        for text in ["tcp:127.0.0.1:8080", "tcp:[::1]:1", "unix:/run/x y.sock"] {
+        for text in [
+            "tcp:127.0.0.1:8080",
+            "tcp:[::1]:1",
+            "udp:127.0.0.1:53",
+            "unix:/run/x y.sock",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         for text in [
@@ -178,7 +221,7 @@ mod tests {
             "127.0.0.1:80",
             "tcp:localhost",
             "unix:",
-            "udp:127.0.0.1:1",
+            "udp:localhost",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text:?}");
         }

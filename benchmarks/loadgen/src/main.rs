@@ -1,7 +1,7 @@
 //! The load generator and the limit server of Weft's benchmarks.
 //!
 //! ```text
-//! loadgen serve --address tcp:127.0.0.1:0 --mode echo|http [--cpu N]
+//! loadgen serve --address tcp:127.0.0.1:0|udp:…|unix:… --mode echo|http [--cpu N]
 //! loadgen drive --address tcp:127.0.0.1:PORT --mode echo|http --connections N --size BYTES
 //!               --seconds T [--warmup T] [--cpu N]
 //! ```

@@ -4,8 +4,9 @@
 //! connection is watched for room to write only, and nothing more is read from it.
 
 use std::io::{self, Read, Write};
+use std::net::UdpSocket;
 
-use crate::address::Stream;
+use crate::address::{Listener, Stream};
 use crate::http;
 use crate::options::{Mode, Options};
 use crate::poller::{Interest, Poller, token};
@@ -37,13 +38,18 @@ pub fn serve(options: &Options) -> io::Result<()> {
                         return Ok(());
                     }
                 }
-                LISTENER => loop {
-                    match listener.accept() {
-                        Ok(stream) => connections.insert(&poller, stream)?,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                        Err(error) => return Err(error),
+                LISTENER => {
+                    let outcome = match &listener {
+                        Listener::Udp(socket) => echo_datagrams(socket, &mut buffer),
+                        _ => connections.accept_all(&poller, &listener),
+                    };
+                    match outcome {
+                        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                            return Err(error);
+                        }
+                        _ => {}
                     }
-                },
+                }
                 index => {
                     let Some(connection) = connections.slots[index].as_mut() else {
                         continue;
@@ -61,6 +67,14 @@ pub fn serve(options: &Options) -> io::Result<()> {
     }
 }
 
+/// Sends back every datagram that is there; one that does not go is lost, as datagrams are.
+fn echo_datagrams(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<()> {
+    loop {
+        let (count, peer) = socket.recv_from(buffer)?;
+        socket.send_to(&buffer[..count], peer)?;
+    }
+}
+
 /// The open connections, each at the index that is its token.
 #[derive(Default)]
 struct Connections {
@@ -69,6 +83,13 @@ struct Connections {
 }
 
 impl Connections {
+    /// Accepts until the kernel has no more, which is an error by the name of `WouldBlock`.
+    fn accept_all(&mut self, poller: &Poller, listener: &Listener) -> io::Result<()> {
+        loop {
+            self.insert(poller, listener.accept()?)?;
+        }
+    }
+
     fn insert(&mut self, poller: &Poller, stream: Stream) -> io::Result<()> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);

@@ -1,24 +1,21 @@
 //! `ensure_future()`, `create_task()` and `current_task()`.
 
-use std::ffi::c_int;
-
 use pyo3::Borrowed;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyDict, PyModule};
+use pyo3::types::{PyAny, PyDict};
 
 use crate::event_loop::registered_task;
 use crate::ffi::base;
 use crate::ffi::call::{call0, call1};
 use crate::ffi::method::{Args, Returned, missing_argument};
 use crate::ffi::object::is_coroutine;
-use crate::ffi::{Slot, Visit};
 use crate::futures::feeds_directly;
 use crate::imports::imports;
-use crate::operations::{self, Operation, Step, running_loop};
-use crate::{make_operation, method, operation, tasks};
+use crate::operations::running_loop;
+use crate::{method, tasks};
 
 /// Whether `object` is a future of any kind, as `asyncio.isfuture()` sees it.
 ///
@@ -87,32 +84,6 @@ pub fn caller_on<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'
     }
 }
 
-/// A coroutine that awaits one object.
-#[derive(Debug, Default)]
-pub struct WrapAwaitable {
-    awaitable: Slot,
-}
-
-impl Operation for WrapAwaitable {
-    operation!(WrapAwaitable, "ensure_future.<locals>._wrap_awaitable");
-
-    fn start<'py>(&self, frame: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
-        Ok(Step::Await(self.awaitable.get_or_none(frame.py())))
-    }
-
-    fn resume<'py>(&self, _: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<Step<'py>> {
-        outcome.map(Step::Done)
-    }
-
-    fn traverse(&self, visit: Visit) -> c_int {
-        visit.slot(&self.awaitable)
-    }
-
-    fn clear(&self) {
-        self.awaitable.clear();
-    }
-}
-
 /// A future for `awaitable`: itself, where it is one, else a new task of `event_loop`.
 ///
 /// # Errors
@@ -123,48 +94,36 @@ pub fn ensure_future<'py>(
     event_loop: Option<&Bound<'py, PyAny>>,
 ) -> Returned<'py> {
     if is_coroutine(awaitable) {
-        return task_of(awaitable, event_loop, true);
+        return task_of(awaitable, event_loop);
     }
-    if is_future(awaitable)? {
-        if let Some(event_loop) = event_loop
-            && !loop_of(awaitable)?.is(event_loop)
-        {
-            return Err(PyValueError::new_err(
-                "The future belongs to a different loop than the one specified as the loop argument",
-            ));
-        }
+    if feeds_directly(awaitable)
+        && event_loop.is_none_or(|event_loop| base::future(awaitable).event_loop.is(event_loop))
+    {
         return Ok(awaitable.clone());
     }
-    if is_any_coroutine(awaitable)? {
-        return task_of(awaitable, event_loop, true);
-    }
+    // What is neither is rare. asyncio knows all the rest, and the words of its complaints.
     let py = awaitable.py();
-    if !call1(imports(py).is_awaitable.bind(py), awaitable)?.is_truthy()? {
-        return Err(PyTypeError::new_err(
-            "An asyncio.Future, a coroutine or an awaitable is required",
-        ));
-    }
-    let coroutine = operations::operation(py, |wrap: &WrapAwaitable| {
-        wrap.awaitable.fill(awaitable.clone());
-    })?;
-    task_of(&coroutine, event_loop, false)
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "loop"), event_loop)?;
+    imports(py)
+        .ensure_future
+        .bind(py)
+        .call((awaitable,), Some(&keywords))
 }
 
-/// A task for a coroutine, which is closed where there is no loop that would take it, if it is the caller's.
+/// A task for a coroutine, which is closed where there is no loop that would take it.
 #[inline]
 fn task_of<'py>(
     coroutine: &Bound<'py, PyAny>,
     event_loop: Option<&Bound<'py, PyAny>>,
-    close: bool,
 ) -> Returned<'py> {
     let py = coroutine.py();
     let asked;
-    let event_loop = match event_loop {
-        Some(event_loop) => event_loop,
-        None => {
-            asked = thread_loop(py)?;
-            &asked
-        }
+    let event_loop = if let Some(event_loop) = event_loop {
+        event_loop
+    } else {
+        asked = thread_loop(py)?;
+        &asked
     };
     let created = match tasks::create(event_loop, coroutine, None, None) {
         Ok(Some(task)) => return Ok(task),
@@ -172,7 +131,6 @@ fn task_of<'py>(
         Err(error) => Err(error),
     };
     if let Err(error) = &created
-        && close
         && error.is_instance_of::<PyRuntimeError>(py)
     {
         coroutine.call_method0(intern!(py, "close"))?;
@@ -182,28 +140,17 @@ fn task_of<'py>(
 
 fn ensure_future_function<'py>(module: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
     let _ = module;
+    args.at_most("ensure_future", 1)?;
     let [awaitable, event_loop] = args.bind("ensure_future", ["coro_or_future", "loop"])?;
-    one_positional("ensure_future", args)?;
     let awaitable = awaitable.ok_or_else(|| missing_argument("ensure_future", "coro_or_future"))?;
     let event_loop = event_loop.filter(|event_loop| !event_loop.is_none());
     ensure_future(&awaitable, event_loop.as_deref())
 }
 
-/// What follows the first argument has to be given by name.
-fn one_positional(function: &str, args: Args<'_, '_>) -> PyResult<()> {
-    if args.count() > 1 {
-        return Err(PyTypeError::new_err(format!(
-            "{function}() takes 1 positional argument but {} were given",
-            args.count()
-        )));
-    }
-    Ok(())
-}
-
 /// `create_task(coro, *, name=None, context=None)`, with whatever `loop.create_task` takes from Python 3.14 on.
 fn create_task<'py>(module: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
     let py = module.py();
-    one_positional("create_task", args)?;
+    args.at_most("create_task", 1)?;
     let mut known = [args.get(0), None, None];
     let mut further = Vec::new();
     for (keyword, value) in args.keywords() {
@@ -283,12 +230,4 @@ pub fn functions() -> Vec<ffi::PyMethodDef> {
         method!(fast "current_task" => current_task,
             "current_task($module, /, loop=None)\n--\n\nReturn the task that runs now, or None inside a plain callback."),
     ]
-}
-
-/// Makes the operation's class.
-///
-/// # Errors
-/// What Python raises while it makes types.
-pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    make_operation!(module.py(), WrapAwaitable)
 }

@@ -137,7 +137,7 @@ fn gather<'py>(module: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py>
         if event_loop.is_none() {
             event_loop = Some(loop_of(&child)?);
         }
-        if !child.is(&argument) {
+        if !child.is(argument) {
             // Nobody else can await it, so nobody is to blame when it is destroyed.
             if steps_natively(&child) {
                 base::task(&child).set_log_destroy_pending(false);

@@ -33,12 +33,22 @@ pub struct Imports {
     pub cancelled_error: Py<PyType>,
     /// `asyncio.InvalidStateError`.
     pub invalid_state_error: Py<PyType>,
+    /// `asyncio.StreamReader`.
+    pub stream_reader: Py<PyAny>,
+    /// `asyncio.StreamReaderProtocol`.
+    pub stream_reader_protocol: Py<PyAny>,
+    /// `asyncio.IncompleteReadError`.
+    pub incomplete_read_error: Py<PyAny>,
+    /// `asyncio.LimitOverrunError`.
+    pub limit_overrun_error: Py<PyAny>,
     /// `asyncio.coroutines.iscoroutine`.
     pub is_coroutine: Py<PyAny>,
     /// `asyncio.get_running_loop`.
     pub get_running_loop: Py<PyAny>,
     /// `asyncio.get_event_loop`.
     pub get_event_loop: Py<PyAny>,
+    /// `asyncio.ensure_future`, as it was at import.
+    pub ensure_future: Py<PyAny>,
     /// `asyncio._get_running_loop`.
     pub running_loop: Py<PyAny>,
     /// `inspect.isawaitable`.
@@ -49,6 +59,12 @@ pub struct Imports {
     pub future_loop: Py<PyAny>,
     /// `asyncio.futures._set_result_unless_cancelled`, what `asyncio.sleep` schedules.
     pub set_result_unless_cancelled: Py<PyAny>,
+    /// `asyncio.futures.wrap_future`.
+    pub wrap_future: Py<PyAny>,
+    /// `asyncio.futures._convert_future_exc`: what asyncio makes of an exception of `concurrent.futures`.
+    pub convert_future_error: Py<PyAny>,
+    /// `functools.partial`.
+    pub partial: Py<PyAny>,
     /// `asyncio.format_helpers`.
     pub format_helpers: Py<PyAny>,
     /// `asyncio.base_events`, whose `logger` reports slow callbacks.
@@ -73,6 +89,8 @@ pub struct Imports {
     pub discard_from_awaited_by: Py<PyAny>,
     /// `collections.deque`.
     pub deque: Py<PyAny>,
+    /// What `asyncio.locks` has, by name.
+    pub locks: Py<PyDict>,
     /// `asyncio.Lock.__aenter__`, unbound, which conditions and semaphores have too.
     pub lock_enter: Py<PyAny>,
     /// `asyncio.Lock.__aexit__`, unbound.
@@ -108,6 +126,7 @@ pub fn imports(py: Python<'_>) -> &'static Imports {
 ///
 /// # Errors
 /// `ImportError` or `AttributeError` where the standard library lacks something.
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
     IMPORTS.get_or_try_init(py, || {
         let native = py.import("_asyncio")?;
@@ -115,6 +134,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
         let future = native.getattr("Future")?.cast_into::<PyType>()?;
         let task = native.getattr("Task")?.cast_into::<PyType>()?;
         let exceptions = py.import("asyncio.exceptions")?;
+        let streams = py.import("asyncio.streams")?;
         let optional = |name: &str| -> PyResult<Py<PyAny>> {
             Ok(native
                 .getattr_opt(name)?
@@ -151,12 +171,20 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .getattr("InvalidStateError")?
                 .cast_into::<PyType>()?
                 .unbind(),
+            stream_reader: streams.getattr("StreamReader")?.unbind(),
+            stream_reader_protocol: streams.getattr("StreamReaderProtocol")?.unbind(),
+            incomplete_read_error: exceptions.getattr("IncompleteReadError")?.unbind(),
+            limit_overrun_error: exceptions.getattr("LimitOverrunError")?.unbind(),
             is_coroutine: py
                 .import("asyncio.coroutines")?
                 .getattr("iscoroutine")?
                 .unbind(),
             get_running_loop: native.getattr("get_running_loop")?.unbind(),
             get_event_loop: native.getattr("get_event_loop")?.unbind(),
+            ensure_future: py
+                .import("asyncio.tasks")?
+                .getattr("ensure_future")?
+                .unbind(),
             running_loop: native.getattr("_get_running_loop")?.unbind(),
             is_awaitable: py.import("inspect")?.getattr("isawaitable")?.unbind(),
             warn_unawaited: py
@@ -165,6 +193,9 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .unbind(),
             future_loop: futures.getattr("_get_loop")?.unbind(),
             set_result_unless_cancelled: futures.getattr("_set_result_unless_cancelled")?.unbind(),
+            wrap_future: futures.getattr("wrap_future")?.unbind(),
+            convert_future_error: futures.getattr("_convert_future_exc")?.unbind(),
+            partial: py.import("functools")?.getattr("partial")?.unbind(),
             format_helpers: py.import("asyncio.format_helpers")?.into_any().unbind(),
             base_events: py.import("asyncio.base_events")?.into_any().unbind(),
             selector_events: py.import("asyncio.selector_events")?.into_any().unbind(),
@@ -188,6 +219,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             add_to_awaited_by: optional("future_add_to_awaited_by")?,
             discard_from_awaited_by: optional("future_discard_from_awaited_by")?,
             deque: py.import("collections")?.getattr("deque")?.unbind(),
+            locks: locks.dict().copy()?.unbind(),
             lock_enter: lock.getattr("__aenter__")?.unbind(),
             lock_exit: lock.getattr("__aexit__")?.unbind(),
             barrier_wait: locks.getattr("Barrier")?.getattr("wait")?.unbind(),

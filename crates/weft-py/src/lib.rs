@@ -7,8 +7,10 @@
 //! | 0 | [`ffi`], [`errors`], [`imports`], [`clock`] |
 //! | 1 | [`event_loop`] |
 //! | 2 | [`futures`], [`tasks`] |
-//! | 3 | [`operations`], [`sleeping`], [`locks`], [`ensuring`], [`gathering`], [`waiting`], [`taskgroups`], [`timeouts`] |
+//! | 3 | [`operations`], [`sleeping`], [`ensuring`], [`gathering`], [`waiting`], [`locks`], [`queues`], [`sockets`], |
+//! |   | [`taskgroups`], [`timeouts`] |
 //! | 4 | [`transports`] |
+//! | 5 | [`streams`], [`executor`] |
 
 #![allow(
     clippy::unnecessary_wraps,
@@ -19,13 +21,17 @@ pub mod clock;
 pub mod ensuring;
 pub mod errors;
 pub mod event_loop;
+pub mod executor;
 pub mod ffi;
 pub mod futures;
 pub mod gathering;
 pub mod imports;
 pub mod locks;
 pub mod operations;
+pub mod queues;
 pub mod sleeping;
+pub mod sockets;
+pub mod streams;
 pub mod taskgroups;
 pub mod tasks;
 pub mod timeouts;
@@ -40,28 +46,39 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let imports = imports::load(py)?;
     ffi::base::verify(py, imports.future.bind(py), imports.task.bind(py))?;
+    ffi::lifecycle::verify(imports.future.bind(py))?;
     ffi::context::verify(py)?;
     ffi::stop::make(py)?;
+    ffi::special::register(module)?;
     clock::remember(py);
     event_loop::handles::register(module)?;
     futures::register(module)?;
     tasks::register(module)?;
     sleeping::register(module)?;
-    ensuring::register(module)?;
     waiting::register(module)?;
     locks::register(module)?;
-    ffi::method::add_functions(module, sleeping::functions())?;
-    ffi::method::add_functions(module, ensuring::functions())?;
-    ffi::method::add_functions(module, gathering::functions())?;
-    ffi::method::add_functions(module, waiting::functions())?;
+    queues::register(module)?;
     timeouts::register(module)?;
-    ffi::method::add_functions(module, timeouts::functions())?;
     taskgroups::register(module)?;
-    ffi::method::add_functions(module, taskgroups::functions())?;
+    for functions in [
+        sleeping::functions(),
+        ensuring::functions(),
+        gathering::functions(),
+        waiting::functions(),
+        timeouts::functions(),
+        taskgroups::functions(),
+        executor::functions(),
+    ] {
+        ffi::method::add_functions(module, functions)?;
+    }
     transports::register(module)?;
+    streams::register(module)?;
+    executor::register(module)?;
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());
+    methods.extend(executor::loop_methods());
     event_loop::register(module, methods)?;
+    sockets::register(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(tasks::forget_task, module)?)?;
     module.add_function(wrap_pyfunction!(tasks::alive_tasks, module)?)

@@ -66,6 +66,7 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+pub mod addresses;
 pub mod clock;
 pub mod poller;
 pub mod socket;

@@ -1,4 +1,5 @@
-//! Which descriptors are ready: level-triggered epoll, and an eventfd that ends a wait from outside.
+//! Which descriptors are ready: epoll, level-triggered unless said otherwise, and an eventfd that ends a
+//! wait from outside.
 //!
 //! Some facts about epoll that the loop has to know:
 //!
@@ -8,6 +9,8 @@
 //! - Hang-up and error are reported whether asked for or not. A descriptor that nobody wants to hear
 //!   of must be removed; an [`Interest`] in nothing would spin when its peer goes away.
 //! - Regular files are refused (`EPERM`), for they are always ready.
+//! - An edge-triggered descriptor is reported once for each arrival, wanted or not, so it never spins and
+//!   may stay when nobody listens. Adding or changing it counts as an arrival if it is ready.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -27,6 +30,8 @@ const BATCH: usize = 1024;
 
 /// The token of the eventfd. A [`crate::WatchTable`] never gives it out.
 const WAKER_TOKEN: u64 = u64::MAX;
+
+const ARRIVALS: EventFlags = EventFlags::IN.union(EventFlags::ET);
 
 /// What a watcher wants to hear of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +112,19 @@ impl Poller {
         with_fd(fd, |fd| {
             epoll::modify(&self.epoll, fd, data, interest.flags())
         })
+    }
+
+    /// Starts to watch `fd` for what arrives, edge-triggered. `EEXIST` if it is watched already.
+    pub fn add_for_arrivals(&self, fd: RawFd, token: u64) -> io::Result<()> {
+        let data = event_data(token)?;
+        with_fd(fd, |fd| epoll::add(&self.epoll, fd, data, ARRIVALS))
+    }
+
+    /// Changes a watched descriptor to one that is watched for what arrives, edge-triggered. `ENOENT` if
+    /// it is not watched.
+    pub fn modify_for_arrivals(&self, fd: RawFd, token: u64) -> io::Result<()> {
+        let data = event_data(token)?;
+        with_fd(fd, |fd| epoll::modify(&self.epoll, fd, data, ARRIVALS))
     }
 
     /// Stops watching `fd`. `ENOENT` if it is not watched, `EBADF` if it was closed before.

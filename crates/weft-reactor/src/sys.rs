@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use rustix::io::Errno;
+use rustix::net::SocketAddrAny;
 
 /// Lends `fd` to `call`, which makes one system call (or repeats it), and returns its result.
 ///
@@ -42,4 +43,26 @@ pub(crate) fn recv_uninit(
     // SAFETY: the kernel has written these bytes: rustix handed out exactly so many as initialised.
     // `MaybeUninit<u8>` has the layout of `u8`, and the exclusive borrow is passed on.
     Ok(unsafe { std::slice::from_raw_parts_mut(received.as_mut_ptr().cast(), received.len()) })
+}
+
+/// Receives behind what `buf` holds; see [`crate::socket::recv_append`].
+pub(crate) fn recv_append(
+    fd: RawFd,
+    buf: &mut Vec<u8>,
+    most: usize,
+    flags: rustix::net::RecvFlags,
+) -> io::Result<usize> {
+    buf.reserve(most);
+    let received = recv_uninit(fd, &mut buf.spare_capacity_mut()[..most], flags)?.len();
+    // SAFETY: so many bytes of the spare capacity, from its beginning on, have just been initialised.
+    unsafe { buf.set_len(buf.len() + received) }
+    Ok(received)
+}
+
+/// The bytes of a socket address that follow its family.
+pub(crate) fn after_family(address: &SocketAddrAny) -> &[u8] {
+    let length = address.addr_len() as usize;
+    // SAFETY: an address is initialised up to its length, and borrowed here for as long as the slice.
+    let bytes = unsafe { std::slice::from_raw_parts(address.as_ptr().cast::<u8>(), length) };
+    bytes.get(size_of::<u16>()..).unwrap_or_default()
 }

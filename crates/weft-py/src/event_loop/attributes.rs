@@ -83,6 +83,30 @@ fn set_task_factory(
     Ok(())
 }
 
+fn default_executor<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(read(object, &EVENT_LOOP.of(object).default_executor))
+}
+
+fn set_default_executor(
+    object: &Bound<'_, PyAny>,
+    value: Option<Borrowed<'_, '_, PyAny>>,
+) -> PyResult<()> {
+    write(&EVENT_LOOP.of(object).default_executor, value);
+    Ok(())
+}
+
+fn executor_ended<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    boolean(object.py(), EVENT_LOOP.of(object).executor_ended.get())
+}
+
+fn set_executor_ended(
+    object: &Bound<'_, PyAny>,
+    value: Option<Borrowed<'_, '_, PyAny>>,
+) -> PyResult<()> {
+    EVENT_LOOP.of(object).executor_ended.set(truth(value)?);
+    Ok(())
+}
+
 fn is_running<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     boolean(object.py(), EVENT_LOOP.of(object).thread_id.is_set())
 }
@@ -93,7 +117,14 @@ fn release<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 }
 
 /// The methods that native code calls on itself, as far as they can be replaced.
-const REPLACEABLE: [&str; 3] = ["call_soon", "create_task", "time"];
+const REPLACEABLE: [&str; 6] = [
+    "call_soon",
+    "create_task",
+    "time",
+    "run_in_executor",
+    "create_future",
+    "call_soon_threadsafe",
+];
 
 /// After an attribute was set on an instance: whether it replaces a method that native code relies on.
 ///
@@ -118,6 +149,10 @@ fn find_overridden(object: &Bound<'_, PyAny>) -> PyResult<()> {
     overridden.call_soon = is_replaced(object, &native, "call_soon")?;
     overridden.create_task = is_replaced(object, &native, "create_task")?;
     overridden.time = is_replaced(object, &native, "time")?;
+    overridden.executor = false;
+    for name in ["run_in_executor", "create_future", "call_soon_threadsafe"] {
+        overridden.executor |= is_replaced(object, &native, name)?;
+    }
     state.overridden.set(overridden);
     // The look-ups have made Python number the class, if it can.
     state.class_version.set(class_version(object));
@@ -172,6 +207,7 @@ impl EventLoop {
                 call_soon: true,
                 create_task: true,
                 time: true,
+                executor: true,
             },
         }
     }
@@ -209,5 +245,7 @@ pub(super) fn properties() -> Vec<ffi::PyGetSetDef> {
         property!("_debug" => debug, set_debug),
         property!("_thread_id" => thread_id, set_thread_id),
         property!("_task_factory" => task_factory, set_task_factory),
+        property!("_default_executor" => default_executor, set_default_executor),
+        property!("_executor_shutdown_called" => executor_ended, set_executor_ended),
     ]
 }

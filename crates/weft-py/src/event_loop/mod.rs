@@ -13,6 +13,7 @@
 
 mod attributes;
 mod current_task;
+mod directions;
 pub mod handles;
 mod ready;
 mod run;
@@ -35,7 +36,10 @@ pub use schedule::{
     set_callable_for,
 };
 use watches::Watch;
-pub use watches::{Interest, rewatch, unwatch, watch};
+pub use watches::{
+    Interest, Notice, announce_again, is_waiting, rewatch, stop_waiting, unwatch, wait_until_ready,
+    watch,
+};
 
 use crate::event_loop::handles::HANDLE;
 use crate::ffi::class::Description;
@@ -66,6 +70,9 @@ pub struct EventLoop {
     class_version: Cell<u32>,
     thread_id: Slot,
     task_factory: Slot,
+    default_executor: Slot,
+    /// Whether `shutdown_default_executor()` or `close()` has been called.
+    executor_ended: Cell<bool>,
     /// The task that asyncio's registry names as this loop's current one.
     current_task: Slot,
     contexts: SharedContexts,
@@ -75,10 +82,13 @@ pub struct EventLoop {
 
 /// Methods whose replacements native code must respect.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Overridden {
     call_soon: bool,
     create_task: bool,
     time: bool,
+    /// One of those that running a function in a thread calls.
+    executor: bool,
 }
 
 impl Default for EventLoop {
@@ -98,6 +108,8 @@ impl Default for EventLoop {
             class_version: Cell::default(),
             thread_id: Slot::empty(),
             task_factory: Slot::empty(),
+            default_executor: Slot::empty(),
+            executor_ended: Cell::default(),
             current_task: Slot::empty(),
             contexts: SharedContexts::default(),
             turning: Cell::default(),
@@ -116,11 +128,14 @@ impl std::fmt::Debug for EventLoop {
 
 impl Native for EventLoop {
     fn traverse(&self, visit: Visit) -> c_int {
-        for slot in [&self.thread_id, &self.task_factory, &self.current_task] {
-            let answer = visit.slot(slot);
-            if answer != 0 {
-                return answer;
-            }
+        let answer = visit.slots([
+            &self.thread_id,
+            &self.task_factory,
+            &self.default_executor,
+            &self.current_task,
+        ]);
+        if answer != 0 {
+            return answer;
         }
         let answer = self.contexts.traverse(visit);
         if answer != 0 {
@@ -151,6 +166,7 @@ impl Native for EventLoop {
 
     fn clear(&self, py: Python<'_>) {
         self.task_factory.clear();
+        self.default_executor.clear();
         self.current_task.clear();
         self.contexts.forget();
         self.release(py);
@@ -214,6 +230,24 @@ impl EventLoop {
     #[inline]
     pub fn schedules_directly(&self, event_loop: &Bound<'_, PyAny>) -> bool {
         !self.debug.get() && !self.closed.get() && !self.overridden(event_loop).call_soon
+    }
+
+    /// Whether a function can be run in a thread without asking the loop's own methods.
+    #[inline]
+    pub fn takes_from_threads(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        self.schedules_directly(event_loop) && !self.overridden(event_loop).executor
+    }
+
+    /// What runs functions in threads; empty before the first one.
+    #[inline]
+    pub fn default_executor(&self) -> &Slot {
+        &self.default_executor
+    }
+
+    /// Whether the default executor may not be used any more.
+    #[inline]
+    pub fn has_ended_executor(&self) -> bool {
+        self.executor_ended.get()
     }
 
     /// Whether native code may make and start tasks itself instead of calling `create_task`.

@@ -18,6 +18,8 @@ pub type Job = for<'py> fn(
 ) -> PyResult<()>;
 
 /// One entry of the ready queue.
+// With a whole word that says which it is, entries are moved word by word, as they are written.
+#[repr(usize)]
 pub enum Ready {
     /// A handle to run.
     Handle(Reference),

@@ -8,6 +8,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
+use weft_reactor::Waker;
 
 use super::{EVENT_LOOP, EventLoop, Job, Ready};
 use crate::event_loop::handles::{self, HANDLE};
@@ -38,6 +39,16 @@ impl EventLoop {
             && let Some(waker) = &*self.waker.borrow()
         {
             waker.wake();
+        }
+    }
+
+    /// Where the loop's thread waits in the poll: what has to wake it, soon, once the GIL has been given up.
+    #[inline]
+    pub fn waker_if_needed(&self) -> Option<Waker> {
+        if self.sleeping.replace(false) {
+            self.waker.borrow().clone()
+        } else {
+            None
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Watched descriptors.
 //!
-//! A descriptor is watched either for Python's `add_reader`/`add_writer` or for a native transport. Polling is
-//! level-triggered: what is not consumed is reported again. An event that was announced, but whose watch has gone by
+//! A descriptor is watched by whoever waits for its directions (Python's `add_reader` and `add_writer`, operations on
+//! sockets; see [`super::directions`]) or by a native transport. An event that was announced, but whose watch has gone by
 //! the time it is run, is dropped: its token no longer resolves.
 
 use std::ffi::c_int;
@@ -11,10 +11,11 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyBool};
-use weft_reactor::{Event, Interest as PollInterest, Poller};
+use pyo3::types::{PyAny, PyBool, PyWeakrefReference};
+use weft_reactor::{Event, Poller};
 
-use super::{EVENT_LOOP, EventLoop, Ready};
+use super::directions::{Directions, Waiter};
+use super::{EVENT_LOOP, EventLoop, Job, Ready};
 use crate::errors::os_error;
 use crate::event_loop::handles::{self, HANDLE};
 use crate::ffi::method::{Args, Returned};
@@ -30,12 +31,9 @@ pub type Notice =
 /// Who watches a descriptor.
 #[derive(Debug)]
 pub enum Watch {
-    /// Handles made by `add_reader` and `add_writer`.
-    Callbacks {
-        reader: Option<Reference>,
-        writer: Option<Reference>,
-    },
-    /// A native transport; it is told through `notice`.
+    /// Whoever waits for its directions.
+    Directions(Directions),
+    /// A native transport; it is told through `notice`. Level-triggered: what is not consumed is reported again.
     Native {
         object: Reference,
         notice: Notice,
@@ -46,36 +44,21 @@ pub enum Watch {
 impl Watch {
     pub(super) fn traverse(&self, visit: Visit) -> c_int {
         match self {
-            Self::Callbacks { reader, writer } => {
-                for handle in [reader, writer].into_iter().flatten() {
-                    let answer = super::visit_handle(handle, visit);
-                    if answer != 0 {
-                        return answer;
-                    }
-                }
-                0
-            }
+            Self::Directions(directions) => directions.traverse(visit),
             Self::Native { object, .. } => visit.object(object),
         }
     }
 
     /// Drops what the handles refer to, when the loop is closed.
     pub(super) fn empty(&self, py: Python<'_>) {
-        if let Self::Callbacks { reader, writer } = self {
-            for handle in [reader, writer].into_iter().flatten() {
-                if let Some(state) = HANDLE.get(handle.bind(py)) {
-                    state.empty();
-                }
-            }
+        if let Self::Directions(directions) = self {
+            directions.empty(py);
         }
     }
 
     fn interest(&self) -> Interest {
         match self {
-            Self::Callbacks { reader, writer } => Interest {
-                readable: reader.is_some(),
-                writable: writer.is_some(),
-            },
+            Self::Directions(directions) => directions.interest(),
             Self::Native { interest, .. } => *interest,
         }
     }
@@ -106,18 +89,11 @@ impl EventLoop {
     pub(super) fn announce(&self, py: Python<'_>, event: &Event) {
         let watches = self.watches.borrow();
         match watches.get(event.token) {
-            Some(Watch::Callbacks { reader, writer }) => {
-                if event.readable
-                    && let Some(reader) = reader
-                {
-                    self.ready
-                        .push(Ready::Handle(reader.bind(py).clone().into()));
-                }
-                if event.writable
-                    && let Some(writer) = writer
-                {
-                    self.ready
-                        .push(Ready::Handle(writer.bind(py).clone().into()));
+            Some(Watch::Directions(directions)) => {
+                for (is_ready, reading) in [(event.readable, true), (event.writable, false)] {
+                    if is_ready && let Some(waiter) = directions.waiter(reading) {
+                        self.ready.push(waiter.ready(py));
+                    }
                 }
             }
             Some(Watch::Native { .. }) => self.ready.push(Ready::Io {
@@ -148,90 +124,183 @@ impl EventLoop {
         }
     }
 
-    /// Adds or replaces the handle of one direction, and returns the old one.
-    fn add_handle(
+    /// Adds or replaces the waiter of one direction, and returns the old one. `socket` is a weak reference to the socket
+    /// of an operation that comes to wait.
+    fn add_waiter(
         &self,
         fd: RawFd,
-        handle: Reference,
+        waiter: Waiter,
         reading: bool,
-    ) -> PyResult<Option<Reference>> {
+        socket: Option<Reference>,
+    ) -> PyResult<Option<Waiter>> {
         let mut watches = self.watches.borrow_mut();
-        if let Some(token) = watches.by_fd(fd)
-            && let Some(Watch::Callbacks { reader, writer }) = watches.get_mut(token)
-        {
-            let place = if reading { &mut *reader } else { &mut *writer };
-            let old = place.replace(handle);
-            if old.is_none() {
-                let interest = PollInterest {
-                    readable: reader.is_some(),
-                    writable: writer.is_some(),
-                };
-                let changed = self.with_poller(|poller| poller.modify(fd, token, interest));
-                if let Err(error) = changed {
-                    let failed = if reading {
-                        reader.take()
-                    } else {
-                        writer.take()
-                    };
-                    drop(watches);
-                    drop(failed);
-                    return Err(error);
-                }
-            }
-            return Ok(old);
-        }
-        if watches.by_fd(fd).is_some() {
+        let token = match watches.by_fd(fd) {
+            Some(token) => token,
+            None => watches.insert(fd, Watch::Directions(Directions::default())),
+        };
+        let Some(Watch::Directions(directions)) = watches.get_mut(token) else {
             return Err(PyRuntimeError::new_err(format!(
                 "File descriptor {fd} is used by a transport"
             )));
-        }
-        let watch = if reading {
-            Watch::Callbacks {
-                reader: Some(handle),
-                writer: None,
-            }
-        } else {
-            Watch::Callbacks {
-                reader: None,
-                writer: Some(handle),
-            }
         };
-        let interest = watch.interest();
-        let token = watches.insert(fd, watch);
-        if let Err(error) = self.with_poller(|poller| poller.add(fd, token, interest)) {
-            let failed = watches.remove(token);
+        let socket = socket.and_then(|socket| directions.remember(socket));
+        let old = directions.put(waiter, reading);
+        let outcome = self.with_poller(|poller| directions.register(poller, fd, token));
+        if outcome.is_ok() {
             drop(watches);
-            drop(failed);
-            return Err(error);
+            drop(socket);
+            return Ok(old);
         }
-        Ok(None)
+        let failed = directions.take(reading);
+        let removed = if directions.is_idle() {
+            watches.remove(token)
+        } else {
+            None
+        };
+        drop(watches);
+        drop((socket, old, failed, removed));
+        outcome.map(|()| None)
     }
 
-    /// Takes the handle of one direction out.
-    fn remove_handle(&self, fd: RawFd, reading: bool) -> Option<Reference> {
+    /// Takes out the waiter of one direction that `take` finds.
+    fn remove_waiter(
+        &self,
+        fd: RawFd,
+        take: impl FnOnce(&mut Directions) -> Option<Waiter>,
+    ) -> Option<Waiter> {
         let mut watches = self.watches.borrow_mut();
         let token = watches.by_fd(fd)?;
-        let Some(Watch::Callbacks { reader, writer }) = watches.get_mut(token) else {
+        let Some(Watch::Directions(directions)) = watches.get_mut(token) else {
             return None;
         };
-        let old = if reading {
-            reader.take()
-        } else {
-            writer.take()
-        }?;
-        let interest = Interest {
-            readable: reader.is_some(),
-            writable: writer.is_some(),
-        };
+        let old = take(directions)?;
         // A descriptor that was closed behind our back has left the poller already.
-        if interest.readable || interest.writable {
-            let _ = self.with_poller(|poller| poller.modify(fd, token, interest));
+        let outcome = self.with_poller(|poller| directions.register(poller, fd, token));
+        let removed = if directions.is_idle() && (outcome.is_err() || !directions.is_registered()) {
+            watches.remove(token)
         } else {
-            watches.remove(token);
-            let _ = self.with_poller(|poller| poller.remove(fd));
-        }
+            None
+        };
+        drop(watches);
+        drop(removed);
         Some(old)
     }
+
+    /// Ends the watch of `fd` if `ended` says so.
+    fn end_watch(&self, fd: RawFd, ended: impl FnOnce(&Directions) -> bool) {
+        let mut watches = self.watches.borrow_mut();
+        if let Some(token) = watches.by_fd(fd)
+            && let Some(Watch::Directions(directions)) = watches.get(token)
+            && ended(directions)
+        {
+            let removed = watches.remove(token);
+            // If the descriptor has been closed since, the kernel has forgotten it by itself.
+            let _ = self.with_poller(|poller| poller.remove(fd));
+            drop(watches);
+            drop(removed);
+        }
+    }
+
+    /// Has an operation wait for arrivals, if its socket is registered for them already.
+    #[inline]
+    fn wait_for_arrival(
+        &self,
+        fd: RawFd,
+        socket: &Bound<'_, PyAny>,
+        operation: &Bound<'_, PyAny>,
+        job: Job,
+    ) -> bool {
+        let mut watches = self.watches.borrow_mut();
+        let Some(token) = watches.by_fd(fd) else {
+            return false;
+        };
+        let old = match watches.get_mut(token) {
+            Some(Watch::Directions(directions)) if directions.awaits_arrivals_of(socket) => {
+                let object = operation.clone().into();
+                directions.put(Waiter::Operation { object, job }, true)
+            }
+            _ => return false,
+        };
+        drop(watches);
+        drop(old);
+        true
+    }
+}
+
+/// Has `operation` wait until `fd`, the descriptor of `socket`, is ready: `job` is called with it each time, until
+/// [`stop_waiting`]. Who waited for the same direction before is replaced, as by `add_reader`.
+///
+/// # Errors
+/// `RuntimeError` where the loop is closed or a transport uses the descriptor, `OSError` where the kernel refuses it.
+pub fn wait_until_ready(
+    event_loop: &Bound<'_, PyAny>,
+    fd: RawFd,
+    socket: &Bound<'_, PyAny>,
+    operation: &Bound<'_, PyAny>,
+    job: Job,
+    reading: bool,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let state = EVENT_LOOP.of(event_loop);
+    if reading && state.wait_for_arrival(fd, socket, operation, job) {
+        return Ok(());
+    }
+    event_loop.call_method1(intern!(py, "_ensure_fd_no_transport"), (fd,))?;
+    state.check_closed()?;
+    let reference = PyWeakrefReference::new(socket)?.into_any();
+    state.end_watch(fd, |directions| directions.is_of_another(socket));
+    let object = operation.clone().into();
+    let old = state.add_waiter(
+        fd,
+        Waiter::Operation { object, job },
+        reading,
+        Some(reference.into()),
+    )?;
+    cancel(py, old)
+}
+
+/// Whether `operation` still is who waits for a direction of `fd`.
+#[inline]
+pub fn is_waiting(
+    event_loop: &EventLoop,
+    fd: RawFd,
+    operation: &Bound<'_, PyAny>,
+    reading: bool,
+) -> bool {
+    let watches = event_loop.watches.borrow();
+    matches!(
+        watches.by_fd(fd).and_then(|token| watches.get(token)),
+        Some(Watch::Directions(directions)) if directions.has_operation(operation, reading)
+    )
+}
+
+/// Ends the wait of `operation`, if it still is who waits for a direction of `fd`.
+#[inline]
+pub fn stop_waiting(
+    event_loop: &EventLoop,
+    fd: RawFd,
+    operation: &Bound<'_, PyAny>,
+    reading: bool,
+) {
+    let stopped = event_loop.remove_waiter(fd, |directions| {
+        directions.take_operation(operation, reading)
+    });
+    drop(stopped);
+}
+
+/// Has what has arrived at `fd` announced once more: for an operation that could not look.
+///
+/// # Errors
+/// `OSError` where the kernel refuses.
+#[cold]
+pub fn announce_again(event_loop: &EventLoop, fd: RawFd) -> PyResult<()> {
+    let watches = event_loop.watches.borrow();
+    if let Some(token) = watches.by_fd(fd)
+        && let Some(Watch::Directions(directions)) = watches.get(token)
+    {
+        return event_loop.with_poller(|poller| directions.report_again(poller, fd, token));
+    }
+    Ok(())
 }
 
 /// Watches `fd` for a native object; returns the token.
@@ -246,6 +315,7 @@ pub fn watch(
     interest: Interest,
 ) -> PyResult<u64> {
     event_loop.check_closed()?;
+    event_loop.end_watch(fd, Directions::is_idle);
     let mut watches = event_loop.watches.borrow_mut();
     if watches.by_fd(fd).is_some() {
         return Err(PyRuntimeError::new_err(format!(
@@ -331,7 +401,9 @@ fn add<'py>(
     }
     let handle = handles::make(event_loop, state.debug.get(), callback, args, 2, None, None)?;
     HANDLE.of(&handle).set_repeats();
-    let old = state.add_handle(fd, handle.clone().into(), reading)?;
+    state.end_watch(fd, Directions::is_idle);
+    let waiter = Waiter::Handle(handle.clone().into());
+    let old = state.add_waiter(fd, waiter, reading, None)?;
     cancel(event_loop.py(), old)?;
     Ok(handle)
 }
@@ -340,13 +412,14 @@ fn invalid_descriptor(fd: RawFd) -> PyErr {
     PyValueError::new_err(format!("Invalid file descriptor: {fd}"))
 }
 
-fn cancel(py: Python<'_>, handle: Option<Reference>) -> PyResult<()> {
-    match handle {
-        Some(handle) => handle
+/// Cancels the handle of a waiter that was replaced or removed. An operation waits on without it, for its future.
+fn cancel(py: Python<'_>, waiter: Option<Waiter>) -> PyResult<()> {
+    match waiter {
+        Some(Waiter::Handle(handle)) => handle
             .into_bound(py)
             .call_method0(intern!(py, "cancel"))
             .map(drop),
-        None => Ok(()),
+        Some(Waiter::Operation { .. }) | None => Ok(()),
     }
 }
 
@@ -364,7 +437,8 @@ fn remove<'py>(
     let removed = if state.closed.get() {
         None
     } else {
-        state.remove_handle(fd, reading)
+        state.end_watch(fd, Directions::is_idle);
+        state.remove_waiter(fd, |directions| directions.take(reading))
     };
     let found = removed.is_some();
     cancel(py, removed)?;

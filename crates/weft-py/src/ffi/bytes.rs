@@ -7,6 +7,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes};
 
+use super::Visit;
+use super::state::GilCell;
+
 unsafe extern "C" {
     /// `CPython`'s documented way to shorten `bytes` that nobody else has seen.
     fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, length: ffi::Py_ssize_t) -> c_int;
@@ -53,6 +56,94 @@ pub fn filled<E>(
             return Err(PyErr::fetch(py));
         }
         Ok(Ok(Bound::from_owned_ptr(py, object)))
+    }
+}
+
+/// Memory for `bytes` that somebody else fills, kept from one to the next.
+///
+/// Who asks for much and gets little is handed a copy, and who gets nothing costs nothing; who gets much is handed the
+/// memory itself, cut to its length.
+#[derive(Debug)]
+pub struct Spare(GilCell<Memory>);
+
+/// A `bytes` object of the length `capacity` that nobody else has seen, or null and 0.
+#[derive(Debug)]
+struct Memory {
+    object: *mut ffi::PyObject,
+    capacity: usize,
+}
+
+// SAFETY: only touched with the GIL held.
+unsafe impl Send for Memory {}
+
+impl Spare {
+    /// Larger memory is not kept.
+    const MOST_KEPT: usize = 256 * 1024;
+
+    /// No memory yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(GilCell::new(Memory {
+            object: std::ptr::null_mut(),
+            capacity: 0,
+        }))
+    }
+
+    /// `bytes` of at most `capacity`: what `fill` returns, the filled front of its argument. It runs no Python code.
+    ///
+    /// # Errors
+    /// `MemoryError`; within, what `fill` reports.
+    ///
+    /// # Panics
+    /// Where `fill` returns another memory than its argument's front.
+    pub fn filled<'py, E>(
+        &self,
+        py: Python<'py>,
+        capacity: usize,
+        fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<&mut [u8], E>,
+    ) -> PyResult<Result<Bound<'py, PyAny>, E>> {
+        if capacity > Self::MOST_KEPT {
+            return filled(py, capacity, fill);
+        }
+        self.0.with(py, |memory| {
+            // SAFETY: as in `filled`. Outside of this closure, which runs no Python code, `memory` owns its object or is
+            // empty; bytes are plain memory, and freeing or shortening them runs none either.
+            unsafe {
+                if memory.capacity < capacity {
+                    let object =
+                        ffi::PyBytes_FromStringAndSize(std::ptr::null(), capacity.cast_signed());
+                    if object.is_null() {
+                        return Err(PyErr::fetch(py));
+                    }
+                    ffi::Py_XDECREF(memory.object);
+                    *memory = Memory { object, capacity };
+                }
+                let start = ffi::PyBytes_AS_STRING(memory.object)
+                    .cast::<MaybeUninit<u8>>()
+                    .cast_mut();
+                let part = match fill(std::slice::from_raw_parts_mut(start, capacity)) {
+                    Ok(part) => part,
+                    Err(error) => return Ok(Err(error)),
+                };
+                assert!(part.as_ptr() == start.cast() && part.len() <= capacity);
+                let length = part.len();
+                if length < memory.capacity / 2 {
+                    return Ok(Ok(copy(py, part)));
+                }
+                let mut object = std::mem::replace(&mut memory.object, std::ptr::null_mut());
+                let kept = std::mem::replace(&mut memory.capacity, 0);
+                if length < kept && _PyBytes_Resize(&raw mut object, length.cast_signed()) != 0 {
+                    return Err(PyErr::fetch(py));
+                }
+                Ok(Ok(Bound::from_owned_ptr(py, object)))
+            }
+        })
+    }
+}
+
+impl Default for Spare {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -111,6 +202,11 @@ impl View {
     /// As [`Self::of`], and `BufferError` or `TypeError` where the memory is read-only.
     pub fn writable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         Self::acquire(object, ffi::PyBUF_WRITABLE)
+    }
+
+    /// Reports the object to the garbage collector.
+    pub fn traverse(&self, visit: Visit) -> c_int {
+        visit.pointer(self.buffer.obj)
     }
 
     /// The memory.

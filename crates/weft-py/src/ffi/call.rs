@@ -4,11 +4,13 @@ use std::ptr;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyString, PyTuple};
+use pyo3::types::{PyAny, PyDict, PyString, PyTuple};
 
 /// The calls that may not come back: a thread that asks for the GIL while the interpreter is being torn down is ended on
 /// the spot, up to Python 3.13 by unwinding its stack. Declared here with an ABI that says so.
 mod python {
+    use std::ffi::{c_char, c_int};
+
     use pyo3::ffi::{PyObject, PySendResult};
 
     unsafe extern "C-unwind" {
@@ -24,11 +26,17 @@ mod python {
             nargs: usize,
             names: *mut PyObject,
         ) -> *mut PyObject;
+        pub fn PyObject_Call(
+            callable: *mut PyObject,
+            args: *mut PyObject,
+            keywords: *mut PyObject,
+        ) -> *mut PyObject;
         pub fn PyIter_Send(
             iterator: *mut PyObject,
             argument: *mut PyObject,
             result: *mut *mut PyObject,
         ) -> PySendResult;
+        pub fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
     }
 }
 
@@ -112,6 +120,24 @@ pub fn call_tuple<'py>(
                 ffi::PyTuple_GET_SIZE(arguments.as_ptr()).cast_unsigned(),
                 ptr::null_mut(),
             )
+        });
+        Bound::from_owned_ptr_or_err(callable.py(), result)
+    }
+}
+
+/// `callable(*arguments, **keywords)`.
+///
+/// # Errors
+/// What the callable raises.
+pub fn call_with_keywords<'py>(
+    callable: &Bound<'py, PyAny>,
+    arguments: &Bound<'py, PyTuple>,
+    keywords: &Bound<'py, PyDict>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: a live callable, a tuple and a dictionary.
+    unsafe {
+        let result = calling(|| {
+            python::PyObject_Call(callable.as_ptr(), arguments.as_ptr(), keywords.as_ptr())
         });
         Bound::from_owned_ptr_or_err(callable.py(), result)
     }
@@ -297,6 +323,58 @@ pub fn bound_method<'py>(
             ptr::null_mut(),
         );
         Bound::from_owned_ptr_or_err(object.py(), method)
+    }
+}
+
+/// `object.name(first, second)`.
+///
+/// # Errors
+/// What the method raises.
+#[inline]
+pub fn method2<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    first: &Bound<'py, PyAny>,
+    second: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let vector = [
+        ptr::null_mut(),
+        object.as_ptr(),
+        first.as_ptr(),
+        second.as_ptr(),
+    ];
+    // SAFETY: receiver and two arguments, with a free word before them.
+    unsafe {
+        let result = calling(|| {
+            python::PyObject_VectorcallMethod(
+                name.as_ptr(),
+                vector.as_ptr().add(1),
+                3 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+                ptr::null_mut(),
+            )
+        });
+        Bound::from_owned_ptr_or_err(object.py(), result)
+    }
+}
+
+/// Tells audit hooks of a datagram, as `socket.sendto()` does.
+///
+/// # Errors
+/// What a hook raises.
+#[inline]
+pub fn audit_sendto(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: an event and a format that end in 0; the format takes two live objects.
+    let outcome = calling(|| unsafe {
+        python::PySys_Audit(
+            c"socket.sendto".as_ptr(),
+            c"OO".as_ptr(),
+            sock.as_ptr(),
+            address.as_ptr(),
+        )
+    });
+    match outcome {
+        0 => Ok(()),
+        _ => Err(PyErr::fetch(sock.py())),
     }
 }
 

@@ -78,6 +78,11 @@ pub trait Native: Default + 'static {
     /// How many dead instances are kept to be used again.
     const RECYCLED: usize = 0;
 
+    /// Whether an instance whose memory is used again stays unknown to the collector until [`super::object::track`].
+    const TRACKED_LATE: bool = false;
+    /// Whether the class extends a native one, as [`extending_slots`](super::lifecycle::extending_slots) do.
+    const EXTENDS: bool = false;
+
     /// Whether an instance that is about to be freed has to be given to its class's `tp_finalize` first.
     #[inline]
     fn wants_finalizer(&self) -> bool {
@@ -96,8 +101,6 @@ pub trait Native: Default + 'static {
     }
 }
 
-impl Native for () {}
-
 /// A class made at import, with the place of its Rust value.
 pub struct Class<T> {
     ty: AtomicPtr<ffi::PyTypeObject>,
@@ -111,8 +114,8 @@ pub struct Class<T> {
     value: PhantomData<fn() -> T>,
 }
 
-/// The memory of a dead instance of exactly one class: its type and the reference to it are still in place, its Rust
-/// value is dropped, nothing refers to it.
+/// The memory of a dead instance of exactly one class: its type is still in place, and the reference to that unless the
+/// class extends a native one; its Rust value is dropped, nothing refers to it, the collector does not know it.
 pub(super) struct Dead(pub(super) *mut ffi::PyObject);
 
 // SAFETY: only touched with the GIL held.
@@ -120,7 +123,7 @@ unsafe impl Send for Dead {}
 
 unsafe extern "C" {
     /// Makes dead memory an object with one reference again, in every build of `CPython`.
-    fn _Py_NewReference(object: *mut ffi::PyObject);
+    pub(super) fn _Py_NewReference(object: *mut ffi::PyObject);
 }
 
 impl<T> std::fmt::Debug for Class<T> {
@@ -132,6 +135,7 @@ impl<T> std::fmt::Debug for Class<T> {
 /// What a class is made of, beside its Rust value.
 #[derive(Default)]
 #[expect(missing_debug_implementations, reason = "tables of C structures")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a type")]
 pub struct Description {
     /// Method table.
     pub methods: Vec<ffi::PyMethodDef>,
@@ -153,14 +157,19 @@ pub struct Description {
     pub weak_references: Option<usize>,
     /// Offset, in `T`, of a [`Slot`] for the instance dictionary.
     pub dictionary: Option<usize>,
+    /// Offset, in `T`, of the function that calls an instance (`Cell<Option<vectorcallfunc>>`).
+    pub vectorcall: Option<usize>,
+    /// Whether instances that are attributes of a class are its methods: called with the object first.
+    pub method_descriptor: bool,
 }
 
 impl Description {
-    /// The members by which `CPython` finds weak references and the instance dictionary behind `offset`.
+    /// The members by which `CPython` finds weak references, the instance dictionary and what to call behind `offset`.
     fn members(&self, offset: usize) -> Vec<ffi::PyMemberDef> {
         [
             (c"__weaklistoffset__", self.weak_references),
             (c"__dictoffset__", self.dictionary),
+            (c"__vectorcalloffset__", self.vectorcall),
         ]
         .into_iter()
         .filter_map(|(name, place)| {
@@ -341,6 +350,9 @@ impl<T: Native> Class<T> {
             members.push(ffi::PyMemberDef::default());
             slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast());
         }
+        if description.vectorcall.is_some() {
+            slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void);
+        }
         if let Some(doc) = description.doc {
             slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast());
         }
@@ -353,8 +365,14 @@ impl<T: Native> Class<T> {
         if T::COLLECTED {
             flags |= ffi::Py_TPFLAGS_HAVE_GC;
         }
+        if description.method_descriptor {
+            flags |= ffi::Py_TPFLAGS_METHOD_DESCRIPTOR;
+        }
         if description.immutable {
             flags |= ffi::Py_TPFLAGS_IMMUTABLETYPE;
+        }
+        if description.vectorcall.is_some() {
+            flags |= ffi::Py_TPFLAGS_HAVE_VECTORCALL;
         }
         if description.subclassable {
             flags |= ffi::Py_TPFLAGS_BASETYPE;
@@ -446,7 +464,7 @@ impl<T: Native> Class<T> {
     /// Makes a dead instance live again.
     #[inline]
     fn revive<'py>(&self, py: Python<'py>, dead: &GilCell<Vec<Dead>>) -> Option<Bound<'py, PyAny>> {
-        if T::RECYCLED == 0 {
+        if T::RECYCLED == 0 || T::EXTENDS {
             return None;
         }
         let Dead(object) = dead.with(py, Vec::pop)?;
@@ -457,7 +475,7 @@ impl<T: Native> Class<T> {
                 .byte_add(self.offset.load(Ordering::Relaxed))
                 .cast::<T>()
                 .write(T::default());
-            if T::COLLECTED {
+            if T::COLLECTED && !T::TRACKED_LATE {
                 ffi::PyObject_GC_Track(object.cast());
             }
             Some(Bound::from_owned_ptr(py, object))

@@ -2,14 +2,14 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyTuple};
+use pyo3::types::{PyAny, PyTuple, PyType};
 
 use super::Slot;
-use super::class::{Class, Dead, Native, Visit};
+use super::class::{_Py_NewReference, Class, Dead, Native, Visit};
 use super::method::guard;
 
 /// Gives [`class_slots`] the static [`Class`] that its trampolines belong to.
@@ -47,7 +47,16 @@ pub fn class_slots<O: Owner>() -> Vec<ffi::PyType_Slot> {
 
 /// The life-cycle slots of a class whose base is native and has a life cycle of its own: the base's is continued.
 pub fn extending_slots<O: Owner>() -> Vec<ffi::PyType_Slot> {
+    debug_assert!(O::Value::EXTENDS);
     vec![
+        ffi::PyType_Slot {
+            slot: ffi::Py_tp_alloc,
+            pfunc: alloc_extending::<O> as *mut c_void,
+        },
+        ffi::PyType_Slot {
+            slot: ffi::Py_tp_free,
+            pfunc: free_extending::<O> as *mut c_void,
+        },
         ffi::PyType_Slot {
             slot: ffi::Py_tp_new,
             pfunc: tp_new::<O> as *mut c_void,
@@ -69,6 +78,91 @@ pub fn extending_slots<O: Owner>() -> Vec<ffi::PyType_Slot> {
             pfunc: finalize_extending::<O> as *mut c_void,
         },
     ]
+}
+
+/// Whether the word before an object is where the collector marks it as finalized.
+static MARK_IS_KNOWN: AtomicBool = AtomicBool::new(false);
+
+/// The bit of that word which is the mark.
+const FINALIZED: usize = 1;
+
+/// The word in which the collector keeps its marks of an object.
+///
+/// # Safety
+/// `object` is of a collected type.
+unsafe fn marks(object: *mut ffi::PyObject) -> *mut usize {
+    // SAFETY: such objects have the collector's two words before them.
+    unsafe { object.cast::<usize>().sub(1) }
+}
+
+/// Looks where the collector marks finalized objects. Where that is not as described, what extends native classes is not
+/// used again.
+///
+/// # Errors
+/// What making a future raises.
+pub fn verify(future_type: &Bound<'_, PyType>) -> PyResult<()> {
+    let object = future_type.call_method1("__new__", (future_type,))?;
+    // SAFETY: a live object of a collected type, which nobody else knows; uninitialised futures have no last words.
+    unsafe {
+        let before = *marks(object.as_ptr());
+        let is_marked = ffi::PyObject_GC_IsFinalized(object.as_ptr()) != 0;
+        ffi::PyObject_CallFinalizer(object.as_ptr());
+        let after = *marks(object.as_ptr());
+        let was_marked = ffi::PyObject_GC_IsFinalized(object.as_ptr()) != 0;
+        MARK_IS_KNOWN.store(
+            !is_marked && was_marked && before ^ after == FINALIZED,
+            Ordering::Relaxed,
+        );
+    }
+    Ok(())
+}
+
+/// `tp_alloc` of a class that keeps dead instances: one of them, emptied, or fresh memory.
+unsafe extern "C" fn alloc_extending<O: Owner>(
+    ty: *mut ffi::PyTypeObject,
+    items: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    let class = O::class();
+    // SAFETY: called by Python with a type that inherits from the class. A dead instance is of exactly the class, so its
+    // memory has the size that is zeroed here; what `CPython` keeps before the object, its dealloc has cleared.
+    unsafe {
+        if ptr::eq(ty, class.as_type_ptr())
+            && let Some(Dead(object)) = class.dead.with(Python::assume_attached(), Vec::pop)
+        {
+            let head = size_of::<ffi::PyObject>();
+            let size = (*ty).tp_basicsize.cast_unsigned() - head;
+            ptr::write_bytes(object.byte_add(head).cast::<u8>(), 0, size);
+            ffi::Py_INCREF(ty.cast());
+            _Py_NewReference(object);
+            ffi::PyObject_GC_Track(object.cast());
+            return object;
+        }
+        ffi::PyType_GenericAlloc(ty, items)
+    }
+}
+
+/// `tp_free` of a class that keeps dead instances, which its base's dealloc calls last.
+unsafe extern "C" fn free_extending<O: Owner>(object: *mut c_void) {
+    let class = O::class();
+    // SAFETY: called by Python with an instance that is cleared and untracked, but still has its type. Python finalizes an
+    // object once, and marks it; the next one in this memory has not been.
+    unsafe {
+        let instance = object.cast::<ffi::PyObject>();
+        if MARK_IS_KNOWN.load(Ordering::Relaxed)
+            && ptr::eq(ffi::Py_TYPE(instance), class.as_type_ptr())
+            && class.dead.with(Python::assume_attached(), |dead| {
+                let room = dead.len() < O::Value::RECYCLED;
+                if room {
+                    dead.push(Dead(instance));
+                }
+                room
+            })
+        {
+            *marks(instance) &= !FINALIZED;
+            return;
+        }
+        ffi::PyObject_GC_Del(object);
+    }
 }
 
 /// The deallocation slot of the class `E` that shares the Rust value of its base `O`.
@@ -252,6 +346,15 @@ pub fn track(object: &Bound<'_, PyAny>) {
         {
             ffi::PyObject_GC_Track(object.as_ptr().cast());
         }
+    }
+}
+
+/// Whether an object's finalizer has run, so that Python will not call it again.
+pub fn is_finalized(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: a live object, looked at for being of a collected type first.
+    unsafe {
+        ffi::PyObject_IS_GC(object.as_ptr()) != 0
+            && ffi::PyObject_GC_IsFinalized(object.as_ptr()) != 0
     }
 }
 

@@ -105,6 +105,21 @@ impl<'a, 'py> Args<'a, 'py> {
         }
     }
 
+    /// Refuses positional arguments after the first `count`: what follows has to be given by name.
+    ///
+    /// # Errors
+    /// `TypeError`.
+    pub fn at_most(&self, method: &str, count: usize) -> PyResult<()> {
+        if self.positional <= count {
+            return Ok(());
+        }
+        let plural = if count == 1 { "" } else { "s" };
+        Err(PyTypeError::new_err(format!(
+            "{method}() takes {count} positional argument{plural} but {} were given",
+            self.positional
+        )))
+    }
+
     /// The required positional argument `index`, called `name` in the message.
     ///
     /// # Errors
@@ -437,8 +452,10 @@ macro_rules! method {
             object: &pyo3::Bound<'py, pyo3::PyAny>,
             args: $crate::ffi::method::Args<'_, 'py>,
         ) -> $crate::ffi::method::Returned<'py> {
-            let [Some(value)] = args.bind($name, [$argument])? else {
-                return Err($crate::ffi::method::missing_argument($name, $argument));
+            let value = match args.get(0) {
+                Some(value) if args.count() == 1 && !args.has_keywords() => value,
+                _ => args.bind($name, [$argument])?[0]
+                    .ok_or_else(|| $crate::ffi::method::missing_argument($name, $argument))?,
             };
             $function(object, &value)
         }

@@ -18,12 +18,14 @@ pub mod call;
 pub mod callback;
 pub mod class;
 pub mod context;
+pub mod coroutine_function;
 pub mod lifecycle;
 pub mod method;
 pub mod object;
 pub mod registry;
 pub mod slots;
 pub mod socket;
+pub mod special;
 pub mod state;
 pub mod stop;
 

@@ -169,6 +169,16 @@ pub fn is_exactly(object: &Bound<'_, PyAny>, ty: *mut ffi::PyTypeObject) -> bool
     unsafe { ptr::eq(ffi::Py_TYPE(object.as_ptr()), ty) }
 }
 
+/// Tells the collector about an object of a collected class, unless it knows it.
+pub fn track(object: &Bound<'_, PyAny>) {
+    // SAFETY: a live object of a collected class, whose fields are valid.
+    unsafe {
+        if ffi::PyObject_GC_IsTracked(object.as_ptr()) == 0 {
+            ffi::PyObject_GC_Track(object.as_ptr().cast());
+        }
+    }
+}
+
 /// The number of references to `object`.
 #[inline]
 pub fn reference_count(object: &Bound<'_, PyAny>) -> isize {

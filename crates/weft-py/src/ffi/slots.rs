@@ -16,6 +16,19 @@ macro_rules! slot {
     (@entry $id:ident, $raw:ident) => {
         pyo3::ffi::PyType_Slot { slot: pyo3::ffi::$id, pfunc: $raw as *mut std::ffi::c_void }
     };
+    // What is its own iterator.
+    (await itself) => {
+        pyo3::ffi::PyType_Slot {
+            slot: pyo3::ffi::Py_am_await,
+            pfunc: pyo3::ffi::PyObject_SelfIter as *mut std::ffi::c_void,
+        }
+    };
+    (iter itself) => {
+        pyo3::ffi::PyType_Slot {
+            slot: pyo3::ffi::Py_tp_iter,
+            pfunc: pyo3::ffi::PyObject_SelfIter as *mut std::ffi::c_void,
+        }
+    };
     (repr $function:path) => {{
         unsafe extern "C" fn raw(slf: *mut pyo3::ffi::PyObject) -> *mut pyo3::ffi::PyObject {
             // SAFETY: only Python calls this, with a live instance.

@@ -1,12 +1,15 @@
-//! The descriptor inside a Python socket.
+//! What is inside a Python socket.
 
 use std::os::fd::RawFd;
+use std::sync::OnceLock;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyType};
 
-use super::Slot;
+use super::object::{class_version, is_exactly};
+use super::state::GilCell;
+use super::{Reference, Slot};
 
 /// The head of `CPython`'s `_socket.socket` objects, which has been the same since Python 2.
 #[repr(C)]
@@ -14,6 +17,12 @@ struct SocketObject {
     head: ffi::PyObject,
     /// -1 once the socket is closed or detached.
     descriptor: std::ffi::c_int,
+    family: std::ffi::c_int,
+    kind: std::ffi::c_int,
+    protocol: std::ffi::c_int,
+    error_handler: *const std::ffi::c_void,
+    /// In nanoseconds; 0 is non-blocking, anything below is none.
+    timeout: i64,
 }
 
 /// Where an open socket has its descriptor.
@@ -37,7 +46,8 @@ impl SocketMemory {
             .getattr("socket")?
             .cast_into::<PyType>()?;
         let descriptor: RawFd = socket.call_method0("fileno")?.extract()?;
-        if !socket.is_instance(&class)? {
+        // By its type: mocks say of themselves that they are sockets.
+        if !socket.get_type().is_subclass(&class)? {
             return Ok(Self::Opaque);
         }
         // SAFETY: an instance of `_socket.socket`, which is larger than the structure.
@@ -62,5 +72,126 @@ impl SocketMemory {
             Self::Known => unsafe { (*socket.cast::<SocketObject>()).descriptor },
             Self::Opaque => number,
         }
+    }
+}
+
+/// `socket.socket`, if its memory is what `SocketObject` says.
+static PLAIN: OnceLock<Option<Plain>> = OnceLock::new();
+
+#[derive(Debug)]
+struct Plain {
+    class: Reference,
+    native: Reference,
+    /// The version of the class at which its methods were those of `_socket.socket`.
+    version: GilCell<u32>,
+}
+
+// SAFETY: only touched with the GIL held, and never dropped.
+unsafe impl Send for Plain {}
+// SAFETY: as above.
+unsafe impl Sync for Plain {}
+
+/// The methods that native code does the work of.
+const METHODS: [&str; 5] = ["recv", "recv_into", "send", "fileno", "gettimeout"];
+
+impl Plain {
+    /// Makes a socket and compares its memory with what it says.
+    fn prove(py: Python<'_>) -> PyResult<Option<Self>> {
+        let class = py.import("socket")?.getattr("socket")?;
+        let native = py.import("_socket")?.getattr("socket")?;
+        let size: usize = native.getattr("__basicsize__")?.extract()?;
+        if size < size_of::<SocketObject>()
+            || !class
+                .cast::<PyType>()?
+                .is_subclass(native.cast::<PyType>()?)?
+        {
+            return Ok(None);
+        }
+        let socket = native.call0()?;
+        let memory = socket.as_ptr().cast::<SocketObject>();
+        let mut holds = true;
+        for timeout in [None, Some(2.5), Some(0.0)] {
+            socket.call_method1("settimeout", (timeout,))?;
+            let nanoseconds = match timeout {
+                Some(0.0) => 0,
+                Some(_) => 2_500_000_000,
+                None => -1,
+            };
+            // SAFETY: an instance that is at least as large as the structure; any memory can be read as integers.
+            let (descriptor, family, timeout) =
+                unsafe { ((*memory).descriptor, (*memory).family, (*memory).timeout) };
+            holds &= descriptor == socket.call_method0("fileno")?.extract::<RawFd>()?
+                && family == socket.getattr("family")?.extract::<i32>()?
+                && (timeout == nanoseconds || (timeout < 0 && nanoseconds < 0));
+        }
+        socket.call_method0("close")?;
+        Ok(holds.then(|| Self {
+            class: class.into(),
+            native: native.into(),
+            version: GilCell::new(0),
+        }))
+    }
+
+    /// Whether the methods are the native ones, and nobody's replacements.
+    #[cold]
+    fn has_native_methods(&self, socket: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = socket.py();
+        for name in METHODS {
+            let used = self.class.bind(py).getattr(name)?;
+            if !used.is(&self.native.bind(py).getattr(name)?) {
+                return Ok(false);
+            }
+        }
+        // The look-ups have made Python number the class, if it can.
+        let version = class_version(socket);
+        self.version.with(py, |known| *known = version);
+        Ok(true)
+    }
+}
+
+/// The descriptor of a `socket.socket` that is non-blocking, -1 where it is closed.
+///
+/// `None` where `socket` is anything else: an instance of a subclass, a socket that blocks or has a timeout, one of a
+/// program that has replaced methods of `socket.socket`. Those are for Python code to handle.
+///
+/// # Errors
+/// What looking attributes up raises.
+#[inline]
+pub fn nonblocking_descriptor(socket: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
+    let py = socket.py();
+    let plain = match PLAIN.get() {
+        Some(plain) => plain,
+        // What cannot be proven (because no socket can be made, for one) is not relied on.
+        None => PLAIN.get_or_init(|| Plain::prove(py).unwrap_or_default()),
+    };
+    let Some(plain) = plain else {
+        return Ok(None);
+    };
+    if !is_exactly(socket, plain.class.as_ptr().cast()) {
+        return Ok(None);
+    }
+    let version = class_version(socket);
+    if (version == 0 || plain.version.with(py, |known| *known != version))
+        && !plain.has_native_methods(socket)?
+    {
+        return Ok(None);
+    }
+    // SAFETY: an instance of the class that was proven.
+    let (descriptor, timeout) = unsafe {
+        let memory = socket.as_ptr().cast::<SocketObject>();
+        ((*memory).descriptor, (*memory).timeout)
+    };
+    Ok((timeout == 0).then_some(descriptor))
+}
+
+/// The descriptor that a socket has now, -1 where it is closed: of one that [`nonblocking_descriptor`] has known.
+#[inline]
+pub fn descriptor_now(socket: &Bound<'_, PyAny>) -> RawFd {
+    match PLAIN.get() {
+        Some(Some(plain)) if is_exactly(socket, plain.class.as_ptr().cast()) => {
+            // SAFETY: an instance of the class that was proven.
+            unsafe { (*socket.as_ptr().cast::<SocketObject>()).descriptor }
+        }
+        _ => -1,
     }
 }

@@ -88,11 +88,11 @@ fn args<'py>(stop: &Bound<'py, PyAny>) -> Returned<'py> {
 pub fn stop_with(value: Bound<'_, PyAny>) {
     let py = value.py();
     // SAFETY: an instance of the class has the memory of `StopIteration`. It is either fresh and zeroed or has been
-    // cleared, so that its fields are null; a dead one is untracked.
+    // cleared, so that its fields are null; a dead one is untracked, and stays so.
     unsafe {
         let object = if let Some(Dead(object)) = DEAD.with(py, Vec::pop) {
+            // Unknown to the collector: it lives for a moment, and if it is kept, only a cycle through it would be.
             _Py_NewReference(object);
-            ffi::PyObject_GC_Track(object.cast());
             object
         } else {
             ffi::PyType_GenericAlloc(CLASS.load(Ordering::Relaxed), 0)

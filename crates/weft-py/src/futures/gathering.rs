@@ -35,6 +35,8 @@ pub struct Gathering {
 }
 
 impl Native for Gathering {
+    const EXTENDS: bool = true;
+
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slots([&self.children, &self.caller])
     }

@@ -171,10 +171,6 @@ fn close<'py>(iterator: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(iterator.py().None().into_bound(iterator.py()))
 }
 
-fn itself<'py>(iterator: &Bound<'py, PyAny>) -> Returned<'py> {
-    Ok(iterator.clone())
-}
-
 /// Makes the class.
 ///
 /// # Errors

@@ -30,7 +30,7 @@ use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, extending_slots};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{function_of_entry, receiver_of_builtin};
-use crate::ffi::{Class, callback, context};
+use crate::ffi::{Class, Native, callback, context};
 use crate::imports::imports;
 use crate::{method, property, slot};
 use callbacks::store_callback;
@@ -41,8 +41,17 @@ pub use callbacks::{
 pub use gathering::GATHERING;
 pub use iterator::{iterate, thrown_error};
 
-/// `weft.Future`. It adds no field to its base.
-pub static FUTURE: Class<()> = Class::new();
+/// `weft.Future` adds no field to its base.
+#[derive(Debug, Default)]
+pub struct Future;
+
+impl Native for Future {
+    const EXTENDS: bool = true;
+    const RECYCLED: usize = 4096;
+}
+
+/// `weft.Future`.
+pub static FUTURE: Class<Future> = Class::new();
 
 /// Whether `object` is a future of a native class, whose memory is known and whose callbacks are scheduled natively.
 /// Tasks are asked for elsewhere.
@@ -54,8 +63,8 @@ pub fn is_native(object: &Bound<'_, PyAny>) -> bool {
 struct FutureClass;
 
 impl Owner for FutureClass {
-    type Value = ();
-    fn class() -> &'static Class<()> {
+    type Value = Future;
+    fn class() -> &'static Class<Future> {
         &FUTURE
     }
 }
@@ -342,14 +351,11 @@ fn add_done_callback<'py>(future: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Re
             "add_done_callback() takes exactly 1 positional argument",
         ));
     }
-    if !fields.is_pending() {
-        let event_loop = fields.event_loop.get(py);
-        let state = direct(event_loop.as_ref());
-        if let Some(event_loop) = &event_loop {
-            schedule_one(state, event_loop, future, callback, Some(context))?;
-        }
-    } else {
+    if fields.is_pending() {
         store_callback(future, callback, context)?;
+    } else if let Some(event_loop) = &fields.event_loop.get(py) {
+        let state = direct(Some(event_loop));
+        schedule_one(state, event_loop, future, callback, Some(context))?;
     }
     Ok(py.None().into_bound(py))
 }

@@ -206,12 +206,12 @@ impl Operation for Wait {
         let (Some(state), Some(condition)) = (BARRIER.get(&barrier), self.condition.get(py)) else {
             return Err(outcome.err().unwrap_or_else(super::gone));
         };
-        let stage = self.stage.get();
-        if stage == Stage::Entering {
+        let reached = self.stage.get();
+        if reached == Stage::Entering {
             self.turn.taken(py, outcome)?;
             return self.enter(state, &condition);
         }
-        match (self.waiting.resume(&condition, outcome), stage) {
+        match (self.waiting.resume(&condition, outcome), reached) {
             (Ok(Progress::Goes(step)), _) => Ok(step),
             (Ok(Progress::Notified), Stage::Filling) => self.fill(state, &condition),
             (Ok(Progress::Notified), _) => self.enter(state, &condition),
@@ -254,7 +254,8 @@ fn enter<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     method0(object, intern!(object.py(), "wait"))
 }
 
-fn exit<'py>(object: &Bound<'py, PyAny>, _: Args<'_, 'py>) -> Returned<'py> {
+fn exit<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
+    args.no_keywords("__aexit__")?;
     ready(object.py())
 }
 
@@ -341,6 +342,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 property!("_count" => get_count, set_count),
                 property!("_cond" => get_condition, set_condition),
             ],
+            None,
+            c"The native part of weft.Barrier.",
         ),
     )?;
     module.add("Barrier", class)

@@ -1,6 +1,6 @@
 //! What all primitives have: who waits, the loop, and the attributes that programs may add.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use pyo3::ffi;
@@ -68,11 +68,16 @@ pub trait Primitive: Owner<Value = Self> + Native + Sized {
 pub fn description<P: Primitive>(
     methods: Vec<ffi::PyMethodDef>,
     properties: Vec<ffi::PyGetSetDef>,
+    init: Option<ffi::PyType_Slot>,
+    doc: &'static CStr,
 ) -> Description {
+    let mut slots = class_slots::<P>();
+    slots.extend(init);
     Description {
         methods,
         properties,
-        slots: class_slots::<P>(),
+        slots,
+        doc: Some(doc),
         instantiable: true,
         subclassable: true,
         immutable: true,

@@ -244,7 +244,7 @@ impl Waiting {
         }
         let common = &CONDITION.of(condition).common;
         self.stage.set(Stage::Waiting);
-        let future = if cfg!(Py_3_12) {
+        let future = if cfg!(Py_3_13) {
             let event_loop = operations::bound_loop(condition, &common.event_loop)?;
             let future = operations::create_future(&event_loop)?;
             release(condition)?;
@@ -326,7 +326,7 @@ impl Waiting {
         let py = condition.py();
         let failure = self.failure.take(py);
         match (self.cancellation.take(py), failure) {
-            (Some(cancellation), _) if cfg!(Py_3_12) => {
+            (Some(cancellation), _) if cfg!(Py_3_13) => {
                 fail(condition, PyErr::from_value(cancellation))
             }
             // A fresh one, without the message.
@@ -356,9 +356,9 @@ impl Waiting {
     }
 }
 
-/// Raises `error`. Whoever was notified and cannot use it passes it on, from Python 3.12.
+/// Raises `error`. Whoever was notified and cannot use it passes it on, from Python 3.13.
 fn fail<'py>(condition: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Progress<'py>> {
-    if cfg!(Py_3_12) {
+    if cfg!(Py_3_13) {
         let py = condition.py();
         let one = 1_i64.into_pyobject(py)?.into_any();
         wake(CONDITION.of(condition), py, Some(&one))?;
@@ -493,6 +493,22 @@ impl Operation for WaitFor {
     }
 }
 
+/// The constructor's work: takes the lock, and stores its methods as asyncio does.
+fn adopt<'py>(object: &Bound<'py, PyAny>, lock: &Bound<'py, PyAny>) -> Returned<'py> {
+    let py = object.py();
+    let state = CONDITION.of(object);
+    state.lock.set(lock.clone());
+    for name in [
+        intern!(py, "locked"),
+        intern!(py, "acquire"),
+        intern!(py, "release"),
+    ] {
+        object.setattr(name, lock.getattr(name)?)?;
+    }
+    state.common.waiters.reset(true);
+    Ok(py.None().into_bound(py))
+}
+
 fn wait<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     operations::operation(object.py(), |wait: &Wait| {
         wait.condition.fill(object.clone());
@@ -577,10 +593,13 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                     "notify($self, n=1)\n--\n\nWake at most n of those who wait. Raises RuntimeError where nobody has the lock.")),
                 method!(none "notify_all" => notify_all,
                     "notify_all($self, /)\n--\n\nWake all who wait. Raises RuntimeError where nobody has the lock."),
+                method!(one "_adopt" => adopt, "_adopt($self, lock, /)\n--\n\nUse this lock."),
                 method!(none "__aenter__" => enter, "__aenter__($self, /)\n--\n\nWait for the lock and take it."),
                 method!(fast "__aexit__" => exit, "__aexit__($self, exc_type, exc, tb, /)\n--\n\nGive the lock back."),
             ],
             properties!(Condition, property!("_lock" => get_lock, set_lock)),
+            None,
+            c"The native part of weft.Condition.",
         ),
     )?;
     module.add("Condition", class)

@@ -6,7 +6,7 @@ use std::mem::offset_of;
 
 use pyo3::Borrowed;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyModule};
+use pyo3::types::{PyAny, PyDict, PyModule, PyTuple};
 
 use super::common::{Common, Primitive, description, properties};
 use super::waiters::truth;
@@ -14,7 +14,7 @@ use crate::ffi::lifecycle::Owner;
 use crate::ffi::method::Returned;
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::operations::{self, Operation, Step};
-use crate::{make_operation, method, operation, property};
+use crate::{make_operation, method, operation, property, slot};
 
 /// `Event`.
 #[derive(Debug, Default)]
@@ -124,6 +124,21 @@ fn set_value(object: &Bound<'_, PyAny>, value: Option<Borrowed<'_, '_, PyAny>>) 
     Ok(())
 }
 
+/// `__init__()`.
+fn init<'py>(
+    object: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<()> {
+    if !args.is_empty() || keywords.is_some() {
+        return super::inherited_init("Event", object, args, keywords);
+    }
+    let state = EVENT.of(object);
+    state.value.set(false);
+    state.common.waiters.reset(true);
+    Ok(())
+}
+
 /// Makes the class and adds it to the module.
 ///
 /// # Errors
@@ -143,6 +158,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 method!(none "wait" => wait, "wait($self, /)\n--\n\nCoroutine that waits until the event is set, and returns True."),
             ],
             properties!(Event, property!("_value" => is_set, set_value)),
+            Some(slot!(init init)),
+            c"Event()\n--\n\nThe native part of weft.Event.",
         ),
     )?;
     module.add("Event", class)

@@ -7,7 +7,7 @@ use std::mem::offset_of;
 use pyo3::Borrowed;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyModule};
+use pyo3::types::{PyAny, PyDict, PyModule, PyTuple};
 
 use super::common::{Common, Known, Primitive, Trust, description, inherited, properties};
 use super::ready::ready;
@@ -17,7 +17,7 @@ use crate::ffi::method::{Args, Returned};
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::imports::imports;
 use crate::operations::{self, Operation, Step};
-use crate::{make_operation, method, operation, property};
+use crate::{make_operation, method, operation, property, slot};
 
 /// `Lock`.
 #[derive(Debug, Default)]
@@ -239,6 +239,21 @@ fn set_locked(object: &Bound<'_, PyAny>, value: Option<Borrowed<'_, '_, PyAny>>)
     Ok(())
 }
 
+/// `__init__()`.
+fn init<'py>(
+    object: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<()> {
+    if !args.is_empty() || keywords.is_some() {
+        return super::inherited_init("Lock", object, args, keywords);
+    }
+    let state = LOCK.of(object);
+    state.locked.set(false);
+    state.common.waiters.reset(false);
+    Ok(())
+}
+
 /// Makes the class and adds it to the module.
 ///
 /// # Errors
@@ -261,6 +276,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 method!(fast "__aexit__" => exit, "__aexit__($self, exc_type, exc, tb, /)\n--\n\nGive the lock back."),
             ],
             properties!(Lock, property!("_locked" => locked, set_locked)),
+            Some(slot!(init init)),
+            c"Lock()\n--\n\nThe native part of weft.Lock.",
         ),
     )?;
     module.add("Lock", class)

@@ -24,7 +24,7 @@ mod waiters;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyModule};
+use pyo3::types::{PyAny, PyDict, PyModule, PyTuple};
 
 use crate::ffi::call::call_tuple;
 use crate::ffi::method::{Args, Returned};
@@ -42,8 +42,29 @@ fn inherited_exit<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retur
     args.no_keywords("__aexit__")?;
     let arguments = args.rest(0)?;
     let arguments = std::iter::once(object.clone()).chain(arguments.iter());
-    let arguments = pyo3::types::PyTuple::new(py, arguments.collect::<Vec<_>>())?;
+    let arguments = PyTuple::new(py, arguments.collect::<Vec<_>>())?;
     call_tuple(imports(py).lock_exit.bind(py), &arguments)
+}
+
+/// The constructor of asyncio's class `name`, for arguments that native code leaves to it.
+#[cold]
+fn inherited_init<'py>(
+    name: &str,
+    object: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<()> {
+    let class = imports(object.py())
+        .locks
+        .bind(object.py())
+        .as_any()
+        .get_item(name)?;
+    let arguments = std::iter::once(object.clone()).chain(args.iter());
+    let arguments = PyTuple::new(object.py(), arguments.collect::<Vec<_>>())?;
+    class
+        .getattr("__init__")?
+        .call(arguments, keywords)
+        .map(drop)
 }
 
 /// Makes the classes and adds them to the module.

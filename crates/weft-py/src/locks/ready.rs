@@ -13,7 +13,7 @@ use crate::ffi::method::{Args, Returned};
 use crate::ffi::slots::Advanced;
 use crate::ffi::{Class, Native};
 use crate::futures::thrown_error;
-use crate::operations::{itself, nothing, register_coroutine};
+use crate::operations::{nothing, register_coroutine};
 use crate::{method, property, slot};
 
 /// It has no state.

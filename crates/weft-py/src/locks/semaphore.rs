@@ -7,7 +7,7 @@ use std::mem::offset_of;
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyModule};
+use pyo3::types::{PyAny, PyDict, PyInt, PyModule, PyTuple};
 
 use super::common::{Common, Primitive, Trust, description, inherited, properties};
 use super::count::Count;
@@ -19,7 +19,7 @@ use crate::ffi::method::{Args, Returned};
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::imports::imports;
 use crate::operations::{self, Operation, Step, finish_unless_done, is_done};
-use crate::{make_operation, method, operation, property};
+use crate::{make_operation, method, operation, property, slot};
 
 /// `Semaphore`.
 #[derive(Debug, Default)]
@@ -130,7 +130,7 @@ impl Semaphore {
     }
 
     /// What comes after waiting for `future`: whoever got a place and cannot use it passes it on.
-    #[cfg(Py_3_12)]
+    #[cfg(Py_3_13)]
     fn waited<'py>(&self, future: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<()> {
         let py = future.py();
         self.common.waiters.remove(future)?;
@@ -147,24 +147,20 @@ impl Semaphore {
     }
 
     /// What comes after waiting for `future`: whoever got a place and cannot use it passes it on.
-    #[cfg(not(Py_3_12))]
+    #[cfg(not(Py_3_13))]
     fn waited<'py>(&self, future: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<()> {
         let py = future.py();
         self.common.waiters.remove(future)?;
-        match outcome {
-            Err(error) => {
-                if is_cancellation(py, &error) && !is_cancelled(future)? {
-                    self.release(py)?;
-                }
-                Err(error)
+        if let Err(error) = outcome {
+            if is_cancellation(py, &error) && !is_cancelled(future)? {
+                self.release(py)?;
             }
-            Ok(_) => {
-                if self.value.is_positive(py)? {
-                    self.wake_next(py)?;
-                }
-                Ok(())
-            }
+            return Err(error);
         }
+        if self.value.is_positive(py)? {
+            self.wake_next(py)?;
+        }
+        Ok(())
     }
 }
 
@@ -314,6 +310,52 @@ fn set_bound(object: &Bound<'_, PyAny>, value: Option<Borrowed<'_, '_, PyAny>>) 
     Ok(())
 }
 
+/// The number of places that a constructor is given, unless that is for asyncio's to judge.
+fn places<'py>(
+    args: &Bound<'py, PyTuple>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if keywords.is_some() || args.len() > 1 {
+        return Ok(None);
+    }
+    let value = match args.iter().next() {
+        Some(value) => value,
+        None => 1_i64.into_pyobject(args.py())?.into_any(),
+    };
+    Ok((value.is_exact_instance_of::<PyInt>() && value.ge(0)?).then_some(value))
+}
+
+/// `Semaphore(value=1)`.
+fn init<'py>(
+    object: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<()> {
+    let Some(value) = places(args, keywords)? else {
+        return super::inherited_init("Semaphore", object, args, keywords);
+    };
+    let state = SEMAPHORE.of(object);
+    state.value.set(&value);
+    state.common.waiters.reset(false);
+    Ok(())
+}
+
+/// `BoundedSemaphore(value=1)`.
+fn init_bounded<'py>(
+    object: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<()> {
+    let Some(value) = places(args, keywords)? else {
+        return super::inherited_init("BoundedSemaphore", object, args, keywords);
+    };
+    let state = SEMAPHORE.of(object);
+    state.bound.set(&value);
+    state.value.set(&value);
+    state.common.waiters.reset(false);
+    Ok(())
+}
+
 /// Makes the classes and adds them to the module.
 ///
 /// # Errors
@@ -336,6 +378,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 method!(fast "__aexit__" => exit, "__aexit__($self, exc_type, exc, tb, /)\n--\n\nGive the place back."),
             ],
             properties!(Semaphore, property!("_value" => get_value, set_value)),
+            Some(slot!(init init)),
+            c"Semaphore(value=1)\n--\n\nThe native part of weft.Semaphore.",
         ),
     )?;
     let bounded = BOUNDED.make(
@@ -352,6 +396,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 method!(fast "__aexit__" => exit_bounded, "__aexit__($self, exc_type, exc, tb, /)\n--\n\nGive the place back."),
             ],
             properties: vec![property!("_bound_value" => get_bound, set_bound)],
+            slots: vec![slot!(init init_bounded)],
+            doc: Some(c"BoundedSemaphore(value=1)\n--\n\nThe native part of weft.BoundedSemaphore."),
             instantiable: true,
             subclassable: true,
             immutable: true,

@@ -210,6 +210,14 @@ impl Waiters {
         Ok(shown)
     }
 
+    /// Begins anew: with an empty `deque` if `made`, otherwise with `None`.
+    pub fn reset(&self, made: bool) {
+        let hidden = std::mem::take(&mut *self.queue.borrow_mut());
+        self.made.set(made);
+        self.shown.clear();
+        drop(hidden);
+    }
+
     /// Makes `value`, a `deque` or `None`, the queue.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ use crate::event_loop::{
 use crate::ffi::base;
 use crate::ffi::call::call1;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, extending_slots, untrack};
+use crate::ffi::lifecycle::{Owner, extending_slots, is_finalized, untrack};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{is_coroutine, is_exact_string};
 use crate::ffi::registry::{self, Member};
@@ -52,7 +52,10 @@ pub struct Task {
     member: Member,
 }
 
-impl Native for Task {}
+impl Native for Task {
+    const EXTENDS: bool = true;
+    const RECYCLED: usize = 12_288;
+}
 
 /// `weft.Task`.
 pub static TASK: Class<Task> = Class::new();
@@ -74,6 +77,14 @@ pub fn steps_natively(object: &Bound<'_, PyAny>) -> bool {
 }
 
 static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// The next number for a name. The GIL is held, so two numbers cannot be taken at a time.
+#[inline]
+fn next_number() -> u64 {
+    let number = LAST_NUMBER.load(Ordering::Relaxed) + 1;
+    LAST_NUMBER.store(number, Ordering::Relaxed);
+    number
+}
 
 /// `loop.create_task(coro, *, name=None, context=None, **further)`.
 fn create_task<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
@@ -226,8 +237,7 @@ fn start<'py>(
 /// Numbers a task without a name. The base keeps the number in place of the name until somebody asks.
 #[cfg(Py_3_12)]
 fn set_number(fields: &base::Task, _: &Task, py: Python<'_>) -> PyResult<()> {
-    let number = LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
-    fields.name.set(number.into_pyobject(py)?.into_any());
+    fields.name.set(next_number().into_pyobject(py)?.into_any());
     Ok(())
 }
 
@@ -235,9 +245,7 @@ fn set_number(fields: &base::Task, _: &Task, py: Python<'_>) -> PyResult<()> {
 #[cfg(not(Py_3_12))]
 #[expect(clippy::unnecessary_wraps, reason = "fallible from Python 3.12 on")]
 fn set_number(_: &base::Task, native: &Task, _: Python<'_>) -> PyResult<()> {
-    native
-        .number
-        .set(LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1);
+    native.number.set(next_number());
     Ok(())
 }
 
@@ -397,8 +405,8 @@ fn get_name<'py>(task: &Bound<'py, PyAny>) -> Returned<'py> {
 #[pyfunction]
 pub fn alive_tasks(py: Python<'_>) -> Vec<Bound<'_, PyAny>> {
     let mut tasks = registry::members(py);
-    // A task that the garbage collector has cleared has no loop any more.
-    tasks.retain(|task| base::future(task).is_alive());
+    // A task that the garbage collector has cleared has no loop any more. One that was finalized lives on in a report only.
+    tasks.retain(|task| base::future(task).is_alive() && !is_finalized(task));
     tasks
 }
 

@@ -54,6 +54,43 @@ fn reports_nothing_when_nothing_happens() {
 }
 
 #[test]
+fn arrivals_are_reported_once_each() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let poller = Poller::new().unwrap();
+    poller.add_for_arrivals(ours.as_raw_fd(), 7).unwrap();
+    assert_eq!(ready(&poller), []);
+    for _ in 0..2 {
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(ready(&poller), [event(7, true, false)]);
+        assert_eq!(ready(&poller), []);
+    }
+    // Nobody has read. Being registered again counts as an arrival.
+    poller.modify_for_arrivals(ours.as_raw_fd(), 8).unwrap();
+    assert_eq!(ready(&poller), [event(8, true, false)]);
+    assert_eq!(ready(&poller), []);
+    poller.modify(ours.as_raw_fd(), 9, READ).unwrap();
+    assert_eq!(ready(&poller), [event(9, true, false)]);
+    assert_eq!(ready(&poller), [event(9, true, false)]);
+    drop(theirs);
+    poller.modify_for_arrivals(ours.as_raw_fd(), 8).unwrap();
+    assert_eq!(ready(&poller).len(), 1);
+    assert_eq!(ready(&poller), []);
+}
+
+#[test]
+fn what_is_left_of_a_closed_descriptor_does_not_spin() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let poller = Poller::new().unwrap();
+    poller.add_for_arrivals(ours.as_raw_fd(), 7).unwrap();
+    let duplicate = ours.try_clone().unwrap();
+    drop(ours);
+    theirs.write_all(b"x").unwrap();
+    assert_eq!(ready(&poller), [event(7, true, false)]);
+    assert_eq!(ready(&poller), []);
+    drop(duplicate);
+}
+
+#[test]
 fn goes_on_reporting_until_someone_reads() {
     let (mut ours, mut theirs) = UnixStream::pair().unwrap();
     let poller = Poller::new().unwrap();

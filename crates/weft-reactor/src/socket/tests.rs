@@ -1,6 +1,7 @@
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
@@ -42,6 +43,21 @@ fn what_is_sent_is_received() {
 }
 
 #[test]
+fn looking_takes_nothing() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let fd = ours.as_raw_fd();
+    assert!(!is_readable(fd).unwrap());
+    send(theirs.as_raw_fd(), b"hello").unwrap();
+    assert!(is_readable(fd).unwrap());
+    let mut buf = [0; 16];
+    assert_eq!(recv(fd, &mut buf).unwrap(), 5);
+    assert!(!is_readable(fd).unwrap());
+    drop(theirs);
+    assert!(is_readable(fd).unwrap());
+    assert_eq!(errno(is_readable(-1)), Some(Errno::BADF));
+}
+
+#[test]
 fn the_uninitialised_rest_is_not_handed_out() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     send(ours.as_raw_fd(), b"hello").unwrap();
@@ -51,6 +67,22 @@ fn the_uninitialised_rest_is_not_handed_out() {
     received[0] = b'j';
     drop(ours);
     assert_eq!(recv_uninit(theirs.as_raw_fd(), &mut buf).unwrap(), b"");
+}
+
+#[test]
+fn what_is_appended_follows_what_was_there() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    send(ours.as_raw_fd(), b"hello").unwrap();
+    let mut buf = b"oh, ".to_vec();
+    assert_eq!(recv_append(theirs.as_raw_fd(), &mut buf, 2).unwrap(), 2);
+    assert_eq!(recv_append(theirs.as_raw_fd(), &mut buf, 64).unwrap(), 3);
+    assert_eq!(buf, b"oh, hello");
+    theirs.set_nonblocking(true).unwrap();
+    let error = recv_append(theirs.as_raw_fd(), &mut buf, 64).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    drop(ours);
+    assert_eq!(recv_append(theirs.as_raw_fd(), &mut buf, 64).unwrap(), 0);
+    assert_eq!(buf, b"oh, hello");
 }
 
 #[test]
@@ -246,4 +278,56 @@ fn wrong_descriptors_are_errors() {
         assert_eq!(errno(shutdown_write(fd)), Some(expected));
         assert_eq!(errno(take_error(fd)), Some(expected));
     }
+}
+
+#[test]
+fn datagrams_say_who_sent_them() {
+    for host in ["127.0.0.1", "::1"] {
+        let Ok(ours) = UdpSocket::bind((host, 0)) else {
+            continue;
+        };
+        let theirs = UdpSocket::bind((host, 0)).unwrap();
+        let mut buf = [0; 16];
+        assert_eq!(
+            recv_from(theirs.as_raw_fd(), &mut buf).unwrap_err().kind(),
+            ErrorKind::WouldBlock
+        );
+        let there = theirs.local_addr().unwrap();
+        assert_eq!(send_to(ours.as_raw_fd(), b"hello", &there).unwrap(), 5);
+        assert_eq!(send_to(ours.as_raw_fd(), b"", &there).unwrap(), 0);
+        wait_until_ready(theirs.as_raw_fd(), true);
+        let here = Sender::Inet(ours.local_addr().unwrap());
+        assert_eq!(
+            recv_from(theirs.as_raw_fd(), &mut buf[..2]).unwrap(),
+            (2, here.clone())
+        );
+        assert_eq!(&buf[..2], b"he");
+        assert_eq!(recv_from(theirs.as_raw_fd(), &mut buf).unwrap(), (0, here));
+    }
+    assert_eq!(errno(recv_from(-1, &mut [0; 4])), Some(Errno::BADF));
+}
+
+#[test]
+fn unix_datagrams_say_who_sent_them() {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    send(ours.as_raw_fd(), b"hello").unwrap();
+    let mut buf = [0; 16];
+    assert_eq!(
+        recv_from(theirs.as_raw_fd(), &mut buf).unwrap(),
+        (5, Sender::Unnamed)
+    );
+    let name = b"\0weft-reactor-test-of-datagrams";
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name[1..]).unwrap();
+    let named = UnixDatagram::bind_addr(&address).unwrap();
+    let path = std::env::temp_dir().join(format!("weft-{}", std::process::id()));
+    let bound = UnixDatagram::bind(&path).unwrap();
+    named.send_to(b"x", &path).unwrap();
+    let (_, sender) = recv_from(bound.as_raw_fd(), &mut buf).unwrap();
+    assert_eq!(sender, Sender::Unix(name.to_vec()));
+    bound.send_to_addr(b"x", &address).unwrap();
+    let (_, sender) = recv_from(named.as_raw_fd(), &mut buf).unwrap();
+    let mut expected = path.as_os_str().as_encoded_bytes().to_vec();
+    expected.push(0);
+    assert_eq!(sender, Sender::Unix(expected));
+    std::fs::remove_file(path).unwrap();
 }

@@ -11,36 +11,27 @@ use pyo3::types::PyAny;
 
 use super::methods::{get_protocol, is_closing};
 use super::{STREAM, boolean, none};
-use crate::event_loop::EVENT_LOOP;
 use crate::ffi::Slot;
 use crate::ffi::method::Returned;
 use crate::property;
+use crate::transports::details;
 
 /// `<StreamTransport fd=7 read=polling write=<idle, bufsize=0>>`, in asyncio's words.
 pub(super) fn representation<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let py = object.py();
     let state = STREAM.of(object);
-    let class = object.get_type().name()?;
-    let life = if !state.socket.is_set() {
-        " closed"
-    } else if state.closing.get() {
-        " closing"
-    } else {
-        ""
-    };
-    let fd = state.fd.get();
-    let traffic = match state.event_loop.get(py) {
-        Some(event_loop) if !EVENT_LOOP.of(&event_loop).is_closed() => {
-            let unsent = state.unsent.borrow().len();
-            let reads = state.started.get() && state.is_reading() && !state.ended.get();
-            let read = if reads { "polling" } else { "idle" };
-            let write = if unsent > 0 { "polling" } else { "idle" };
-            format!(" read={read} write=<{write}, bufsize={unsent}>")
-        }
-        _ => String::new(),
-    };
-    let text = format!("<{class}{life} fd={fd}{traffic}>");
-    Ok(text.into_pyobject(py)?.into_any())
+    let unsent = state.unsent.borrow().len();
+    details::representation(
+        object,
+        &state.event_loop,
+        &details::Shown {
+            open: state.socket.is_set(),
+            closing: state.closing.get(),
+            fd: state.fd.get(),
+            reading: state.started.get() && state.is_reading() && !state.ended.get(),
+            writing: unsent > 0,
+            unsent,
+        },
+    )
 }
 
 /// What a slot holds, or `None`.

@@ -1,15 +1,14 @@
 //! The ways in which a connection ends.
 
-use pyo3::exceptions::{PyConnectionError, PyOSError};
+use pyo3::exceptions::PyConnectionError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyDict};
+use pyo3::types::PyAny;
 
-use super::{STREAM, StreamTransport, logger, none};
-use crate::event_loop;
+use super::{STREAM, StreamTransport, none};
 use crate::event_loop::handles::is_fatal;
 use crate::ffi::call::method1;
-use crate::imports::imports;
+use crate::transports::callbacks;
 
 impl StreamTransport {
     /// Ends the connection because of `error`, which is reported unless it is the peer's or the network's doing.
@@ -23,28 +22,8 @@ impl StreamTransport {
         if is_fatal(py, &error) {
             return Err(error);
         }
-        let event_loop = self.event_loop.get(py);
         let error = error.into_value(py).into_bound(py).into_any();
-        if let Some(event_loop) = event_loop {
-            if error.is_instance_of::<PyOSError>() {
-                if event_loop::is_debug(&event_loop)? {
-                    let keywords = PyDict::new(py);
-                    keywords.set_item("exc_info", &error)?;
-                    logger(py)?.call_method(
-                        "debug",
-                        ("%r: %s", object, message),
-                        Some(&keywords),
-                    )?;
-                }
-            } else {
-                let details = PyDict::new(py);
-                details.set_item("message", message)?;
-                details.set_item("exception", &error)?;
-                details.set_item("transport", object)?;
-                details.set_item("protocol", self.protocol.get(py))?;
-                event_loop.call_method1("call_exception_handler", (details,))?;
-            }
-        }
+        callbacks::report_fatal(object, &self.event_loop, &self.protocol, &error, message)?;
         self.force_close(object, Some(error))
     }
 
@@ -155,14 +134,7 @@ pub(super) fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
     let Some(socket) = state.socket.get(py) else {
         return Ok(());
     };
-    let text = format!("unclosed transport {}", object.repr()?);
-    let keywords = PyDict::new(py);
-    keywords.set_item("source", object)?;
-    let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
-    let warned = imports(py)
-        .warn
-        .bind(py)
-        .call((text, category), Some(&keywords));
+    let warned = callbacks::warn_unclosed(object);
     // A loop that was closed in the middle of a turn has dropped the end of it.
     let mut unsent = state.unsent.borrow_mut().take();
     if state.joins.replace(false) && !unsent.is_empty() {
@@ -171,5 +143,5 @@ pub(super) fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
     state.socket.clear();
     socket.call_method0("close")?;
     state.detach_server(object)?;
-    warned.map(drop)
+    warned
 }

@@ -6,7 +6,7 @@
 )]
 
 use pyo3::Borrowed;
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -21,6 +21,7 @@ use crate::ffi::method::{Args, Returned};
 use crate::ffi::socket::SocketMemory;
 use crate::imports::imports;
 use crate::method;
+use crate::transports::details;
 use crate::transports::flow_control::Limits;
 
 /// `StreamTransport(loop, sock, protocol, waiter=None, extra=None, server=None)`.
@@ -41,23 +42,7 @@ pub(super) fn init<'py>(
         return Err(PyTypeError::new_err("loop must be a weft.Loop"));
     }
     let state = STREAM.of(object);
-    let details = if extra.is_none() {
-        PyDict::new(py)
-    } else {
-        extra.cast::<PyDict>()?.copy()?
-    };
-    details.set_item("socket", transport_socket(py)?.call1((&sock,))?)?;
-    for (key, method) in [("sockname", "getsockname"), ("peername", "getpeername")] {
-        if key == "sockname" || !details.contains(key)? {
-            match sock.call_method0(method) {
-                Ok(name) => details.set_item(key, name)?,
-                Err(error) if error.is_instance_of::<PyOSError>(py) => {
-                    details.set_item(key, py.None())?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
+    let details = details::of_socket(&sock, &extra)?;
     object.setattr(intern!(py, "_extra"), &details)?;
     state
         .fd
@@ -88,11 +73,6 @@ pub(super) fn init<'py>(
         call_soon.call1((&imports(py).set_result_unless_cancelled, waiter, py.None()))?;
     }
     Ok(())
-}
-
-fn transport_socket(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    py.import(intern!(py, "asyncio.trsock"))?
-        .getattr(intern!(py, "TransportSocket"))
 }
 
 fn adopt_protocol(state: &StreamTransport, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -126,7 +106,7 @@ fn call_connection_lost<'py>(
     Ok(none(object))
 }
 
-fn write<'py>(object: &Bound<'py, PyAny>, data: &Bound<'py, PyAny>) -> Returned<'py> {
+pub(super) fn write<'py>(object: &Bound<'py, PyAny>, data: &Bound<'py, PyAny>) -> Returned<'py> {
     let state = STREAM.of(object);
     if !bytes::is_writable_type(data) {
         let name = data.get_type().name()?;
@@ -139,7 +119,10 @@ fn write<'py>(object: &Bound<'py, PyAny>, data: &Bound<'py, PyAny>) -> Returned<
     Ok(none(object))
 }
 
-fn writelines<'py>(object: &Bound<'py, PyAny>, lines: &Bound<'py, PyAny>) -> Returned<'py> {
+pub(super) fn writelines<'py>(
+    object: &Bound<'py, PyAny>,
+    lines: &Bound<'py, PyAny>,
+) -> Returned<'py> {
     let state = STREAM.of(object);
     state.check_writable("writelines", "writelines")?;
     state.writelines(object, lines)?;
@@ -196,7 +179,7 @@ fn is_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(boolean(object.py(), STREAM.of(object).is_reading()))
 }
 
-fn pause_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+pub(super) fn pause_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     let state = STREAM.of(object);
     if state.is_reading() {
         state.paused.set(true);
@@ -206,7 +189,7 @@ fn pause_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(none(object))
 }
 
-fn resume_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+pub(super) fn resume_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     let state = STREAM.of(object);
     if !state.closing.get() && state.paused.replace(false) {
         state.update_interest(object)?;

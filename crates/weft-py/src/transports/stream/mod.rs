@@ -11,6 +11,7 @@
 
 mod attributes;
 mod closing;
+pub mod direct;
 mod joining;
 mod methods;
 mod reading;
@@ -21,21 +22,20 @@ use std::ffi::c_int;
 use std::mem::offset_of;
 use std::os::fd::RawFd;
 
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyBool, PyDict, PyType};
+use pyo3::types::{PyAny, PyBool, PyType};
+
+use direct::Fed;
 
 use super::flow_control::Limits;
 use super::write_buffer::WriteBuffer;
-use crate::event_loop::handles::is_fatal;
-use crate::event_loop::{self, EVENT_LOOP, Interest};
+use crate::event_loop::{EVENT_LOOP, Interest};
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, class_slots};
-use crate::ffi::method::Returned;
 use crate::ffi::socket::SocketMemory;
-use crate::ffi::{Class, Native, Slot, Visit, context};
-use crate::imports::imports;
+use crate::ffi::{Class, Native, Slot, Visit};
 use crate::slot;
+use crate::transports::{callbacks, watching};
 
 /// The state of a stream transport.
 #[derive(Debug, Default)]
@@ -132,13 +132,6 @@ fn none<'py>(object: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
     object.py().None().into_bound(object.py())
 }
 
-fn logger(py: Python<'_>) -> Returned<'_> {
-    imports(py)
-        .selector_events
-        .bind(py)
-        .getattr(intern!(py, "logger"))
-}
-
 fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
     PyBool::new(py, value).to_owned().into_any()
 }
@@ -180,39 +173,27 @@ impl StreamTransport {
             readable: self.started.get() && self.is_reading() && !self.ended.get(),
             writable: !self.unsent.borrow().is_empty() && self.lost.get() == 0 && !self.joins.get(),
         };
-        let wanted = interest.readable || interest.writable;
-        match self.token.get() {
-            0 if wanted => {
-                let token = event_loop::watch(state, self.fd.get(), object, notice, interest)?;
-                self.token.set(token);
-                Ok(())
-            }
-            0 => Ok(()),
-            token if wanted => event_loop::rewatch(state, token, interest),
-            token => {
-                self.token.set(0);
-                event_loop::unwatch(state, token);
-                Ok(())
-            }
-        }
+        watching::update(state, &self.token, self.fd.get(), object, notice, interest)
     }
 
     fn debug_log(&self, object: &Bound<'_, PyAny>, message: &str) -> PyResult<()> {
-        let py = object.py();
-        if let Some(event_loop) = self.event_loop.get(py)
-            && event_loop::is_debug(&event_loop)?
-        {
-            logger(py)?.call_method1("debug", (message, object))?;
-        }
-        Ok(())
+        callbacks::debug_log(object, &self.event_loop, message)
     }
 }
 
 /// The loop's notice that the descriptor is ready.
 fn notice(object: &Bound<'_, PyAny>, readable: bool, writable: bool) -> PyResult<()> {
+    let readable = if readable && STREAM.of(object).may_read() {
+        match STREAM.of(object).feed(object.py()) {
+            Fed::Done(Ok(())) if !writable => return Ok(()),
+            fed => Some(fed),
+        }
+    } else {
+        None
+    };
     in_context(object, |state| {
-        if readable {
-            state.read_ready(object)?;
+        if let Some(fed) = readable {
+            state.read_ready(object, fed)?;
         }
         if writable {
             state.write_ready(object)?;
@@ -227,43 +208,8 @@ fn in_context(
     object: &Bound<'_, PyAny>,
     body: impl FnOnce(&StreamTransport) -> PyResult<()>,
 ) -> PyResult<()> {
-    let py = object.py();
     let state = STREAM.of(object);
-    let Some(context) = state.context.get(py) else {
-        return Ok(());
-    };
-    let event_loop = state.event_loop.get(py);
-    context::enter(&context)?;
-    let outcome = body(state);
-    context::exit(&context)?;
-    match outcome {
-        Err(error) if !is_fatal(py, &error) => report(object, event_loop.as_ref(), error),
-        outcome => outcome,
-    }
-}
-
-/// What a callback of the loop does with an exception that no transport rule covers.
-#[cold]
-fn report(
-    object: &Bound<'_, PyAny>,
-    event_loop: Option<&Bound<'_, PyAny>>,
-    error: PyErr,
-) -> PyResult<()> {
-    let py = object.py();
-    let Some(event_loop) = event_loop else {
-        error.write_unraisable(py, Some(object));
-        return Ok(());
-    };
-    let details = PyDict::new(py);
-    details.set_item(
-        "message",
-        format!("Exception in callback of {}", object.repr()?),
-    )?;
-    details.set_item("exception", error.into_value(py))?;
-    details.set_item("transport", object)?;
-    event_loop
-        .call_method1("call_exception_handler", (details,))
-        .map(drop)
+    callbacks::in_context(object, &state.context, &state.event_loop, || body(state))
 }
 
 /// Makes the class and adds it to the module.

@@ -10,6 +10,7 @@ use pyo3::types::PyAny;
 use weft_reactor::socket;
 
 use super::StreamTransport;
+use super::direct::Fed;
 use crate::errors::os_error;
 use crate::ffi::bytes::{self, View};
 use crate::ffi::call::{method0, method1};
@@ -18,25 +19,43 @@ use crate::ffi::call::{method0, method1};
 pub(super) const READ_SIZE: usize = 256 * 1024;
 
 /// Streams whose messages are at least so long receive straight into the object that the protocol gets.
-const LARGE: usize = 8 * 1024;
+pub(super) const LARGE: usize = 8 * 1024;
 /// Such an object has room for what is expected, in steps of so many bytes; it is cut to its length afterwards.
 const STEP: usize = 4 * 1024;
 
 thread_local! {
     /// Every stream of a thread receives small messages into this memory, and hands out exact copies.
-    static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
+    pub(super) static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
+}
+
+/// How much room is made where so many bytes are expected.
+pub(super) fn room_for(expected: usize) -> usize {
+    (expected + 1).next_multiple_of(STEP).min(READ_SIZE)
 }
 
 impl StreamTransport {
-    pub(super) fn read_ready(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
-        if self.lost.get() > 0 || !self.started.get() || !self.is_reading() || self.ended.get() {
-            return Ok(());
+    pub(super) fn may_read(&self) -> bool {
+        self.lost.get() == 0 && self.started.get() && self.is_reading() && !self.ended.get()
+    }
+
+    /// Goes on where feeding a reader has ended.
+    pub(super) fn read_ready(&self, object: &Bound<'_, PyAny>, fed: Fed) -> PyResult<()> {
+        match fed {
+            Fed::Not if self.buffered_protocol.get() => self.read_into_protocol(object),
+            Fed::Not => self.read(object),
+            Fed::Received(Ok(_)) => self.end_of_file(object),
+            Fed::Received(Err(error)) => self.read_failed(object, error),
+            Fed::Done(Ok(())) => Ok(()),
+            Fed::Done(Err(error)) => self.data_received_failed(object, error),
         }
-        if self.buffered_protocol.get() {
-            self.read_into_protocol(object)
-        } else {
-            self.read(object)
-        }
+    }
+
+    fn data_received_failed(&self, object: &Bound<'_, PyAny>, error: PyErr) -> PyResult<()> {
+        self.fatal_error(
+            object,
+            error,
+            "Fatal error: protocol.data_received() call failed.",
+        )
     }
 
     pub(super) fn read(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -53,11 +72,7 @@ impl StreamTransport {
         };
         match method1(&protocol, intern!(py, "data_received"), &data) {
             Ok(_) => Ok(()),
-            Err(error) => self.fatal_error(
-                object,
-                error,
-                "Fatal error: protocol.data_received() call failed.",
-            ),
+            Err(error) => self.data_received_failed(object, error),
         }
     }
 
@@ -74,20 +89,28 @@ impl StreamTransport {
             }
             return Ok(received);
         }
-        let room = (expected + 1).next_multiple_of(STEP).min(READ_SIZE);
+        let room = room_for(expected);
         let mut count = 0;
         let received = bytes::filled(py, room, |memory| {
             let filled = socket::recv_uninit(self.descriptor(), memory)?;
             count = filled.len();
             Ok(filled)
         })?;
-        // Room costs little and a message in two pieces costs a call: expect more at once, less only by and by.
+        if received.is_ok() {
+            self.expect(room, count);
+        }
+        Ok(received.map(|data| (data, count)))
+    }
+
+    /// Expects as much as has been received into so much room. Room costs little and a message in two pieces costs a
+    /// call: it expects more at once, less only by and by.
+    pub(super) fn expect(&self, room: usize, count: usize) {
+        let expected = self.expected.get();
         self.expected.set(if count == room {
             (room * 2).min(READ_SIZE)
         } else {
             count.max(expected - expected / 8)
         });
-        Ok(received.map(|data| (data, count)))
     }
 
     pub(super) fn read_into_protocol(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {

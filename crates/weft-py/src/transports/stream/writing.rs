@@ -4,17 +4,14 @@ use std::io;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyBytes, PyDict};
+use pyo3::types::{PyAny, PyBytes};
 use weft_reactor::socket;
 
-use super::{StreamTransport, logger, none};
+use super::{StreamTransport, none};
 use crate::errors::os_error;
-use crate::event_loop::handles::is_fatal;
 use crate::ffi::bytes::{self, View};
+use crate::transports::callbacks;
 use crate::transports::write_buffer::WriteBuffer;
-
-/// After so many writes to a lost connection asyncio starts to warn.
-const WARN_AFTER_LOST_WRITES: u32 = 5;
 
 impl StreamTransport {
     pub(super) fn check_writable(&self, method: &str, busy: &str) -> PyResult<()> {
@@ -33,14 +30,10 @@ impl StreamTransport {
 
     /// Counts a write to a lost connection; answers whether there is one.
     pub(super) fn is_lost(&self, py: Python<'_>) -> PyResult<bool> {
-        let lost = self.lost.get();
-        if lost == 0 {
+        if self.lost.get() == 0 {
             return Ok(false);
         }
-        if lost >= WARN_AFTER_LOST_WRITES {
-            logger(py)?.call_method1("warning", ("socket.send() raised exception.",))?;
-        }
-        self.lost.set(lost.saturating_add(1));
+        callbacks::count_lost_write(py, &self.lost)?;
         Ok(true)
     }
 
@@ -242,24 +235,6 @@ impl StreamTransport {
 
     /// Calls a flow-control method of the protocol; what it raises is reported and changes nothing.
     pub(super) fn tell_protocol(&self, object: &Bound<'_, PyAny>, name: &str) -> PyResult<()> {
-        let py = object.py();
-        let Some(protocol) = self.protocol.get(py) else {
-            return Ok(());
-        };
-        let Err(error) = protocol.call_method0(name) else {
-            return Ok(());
-        };
-        if is_fatal(py, &error) {
-            return Err(error);
-        }
-        if let Some(event_loop) = self.event_loop.get(py) {
-            let details = PyDict::new(py);
-            details.set_item("message", format!("protocol.{name}() failed"))?;
-            details.set_item("exception", error.into_value(py))?;
-            details.set_item("transport", object)?;
-            details.set_item("protocol", protocol)?;
-            event_loop.call_method1("call_exception_handler", (details,))?;
-        }
-        Ok(())
+        callbacks::flow_control(object, &self.event_loop, &self.protocol, name)
     }
 }

@@ -1,0 +1,110 @@
+//! The ways in which a transport ends.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyAny;
+
+use super::{DATAGRAM, DatagramTransport, none};
+use crate::event_loop::handles::is_fatal;
+use crate::ffi::call::method1;
+use crate::transports::callbacks;
+
+impl DatagramTransport {
+    /// Ends the transport because of `error`, which is reported.
+    pub(super) fn fatal_error(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: PyErr,
+        message: &str,
+    ) -> PyResult<()> {
+        let py = object.py();
+        if is_fatal(py, &error) {
+            return Err(error);
+        }
+        let error = error.into_value(py).into_bound(py).into_any();
+        callbacks::report_fatal(object, &self.event_loop, &self.protocol, &error, message)?;
+        self.force_close(object, Some(error))
+    }
+
+    /// Drops what is unsent and schedules `connection_lost(error)`.
+    pub(super) fn force_close(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        if self.lost.get() > 0 {
+            return Ok(());
+        }
+        let unsent = self.outgoing.borrow_mut().take();
+        self.closing.set(true);
+        self.lose(object, error)?;
+        drop(unsent);
+        Ok(())
+    }
+
+    /// Schedules `connection_lost(error)`; nothing is watched from here on.
+    fn lose(&self, object: &Bound<'_, PyAny>, error: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let py = object.py();
+        self.lost.set(self.lost.get() + 1);
+        let updated = self.update_interest(object);
+        if let Some(event_loop) = self.event_loop.get(py) {
+            let callback = object.getattr(intern!(py, "_call_connection_lost"))?;
+            event_loop.call_method1(intern!(py, "call_soon"), (callback, error))?;
+        }
+        updated
+    }
+
+    pub(super) fn close(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        if self.closing.replace(true) {
+            return Ok(());
+        }
+        if self.outgoing.borrow().is_empty() {
+            self.lose(object, None)
+        } else {
+            self.update_interest(object)
+        }
+    }
+
+    /// The end: `connection_lost()`, then everything that the transport owns is given up, whatever the protocol does.
+    pub(super) fn connection_lost(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = object.py();
+        let outcome = match self.protocol.get(py) {
+            Some(protocol) if self.connected.get() => {
+                let error = error.unwrap_or_else(|| none(object));
+                method1(&protocol, intern!(py, "connection_lost"), &error).map(drop)
+            }
+            _ => Ok(()),
+        };
+        let closed = self.close_socket(object);
+        self.protocol.clear();
+        self.event_loop.clear();
+        self.context.clear();
+        outcome.and(closed)
+    }
+
+    fn close_socket(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.started.set(false);
+        self.writing.set(false);
+        self.update_interest(object)?;
+        self.socket_memory.set(None);
+        match self.socket.take(object.py()) {
+            Some(socket) => socket.call_method0(intern!(object.py(), "close")).map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A transport that nobody closed: its socket is closed here, with a warning.
+pub(super) fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    let Some(socket) = DATAGRAM.of(object).socket.get(object.py()) else {
+        return Ok(());
+    };
+    let warned = callbacks::warn_unclosed(object);
+    DATAGRAM.of(object).socket.clear();
+    socket.call_method0("close")?;
+    warned
+}
