@@ -69,7 +69,7 @@ impl Operation for Enter {
         let deadline = of(&timeout);
         let event_loop = deadline.enter(py)?;
         if TIMEOUT.is_usual(&timeout) {
-            deadline.start(&timeout, &event_loop)?;
+            deadline.start(&timeout, &event_loop, None)?;
         } else {
             method1(&timeout, intern!(py, "reschedule"), &deadline.when(py))?;
         }

@@ -128,9 +128,9 @@ impl WaitFor {
         let py = awaited.py();
         let timeout = TIMEOUT.instance(py)?;
         let deadline = TIMEOUT.of(&timeout);
-        deadline.begin_after(delay)?;
+        let now = deadline.begin_after(delay)?;
         let event_loop = deadline.enter(py)?;
-        deadline.start(&timeout, &event_loop)?;
+        deadline.start(&timeout, &event_loop, now)?;
         self.timeout.set(timeout);
         Ok(Step::Await(awaited))
     }
