@@ -158,6 +158,27 @@ impl<'a, 'py> Args<'a, 'py> {
         Ok(bound)
     }
 
+    /// As [`Self::bind`], where no argument may be left out.
+    ///
+    /// # Errors
+    /// `TypeError`.
+    #[inline]
+    pub fn bind_all<const N: usize>(
+        &self,
+        method: &str,
+        names: [&str; N],
+    ) -> PyResult<[Borrowed<'a, 'py, PyAny>; N]> {
+        let bound = if self.positional == N && self.keywords.is_none() {
+            std::array::from_fn(|index| self.get(index))
+        } else {
+            self.bind(method, names)?
+        };
+        if let Some(missing) = bound.iter().position(Option::is_none) {
+            return Err(missing_argument(method, names[missing]));
+        }
+        Ok(bound.map(|value| value.unwrap_or_else(|| self.none())))
+    }
+
     /// Puts the value of the keyword `name` into its place in `bound`.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyAny;
+use pyo3::types::{PyAny, PyDict};
 
 /// A nullable owned reference in an object's memory, replaceable through a shared reference.
 ///
@@ -270,6 +270,24 @@ pub fn is_zero(object: &Bound<'_, PyAny>) -> bool {
         ZERO.store(zero, Ordering::Relaxed);
     }
     object.as_ptr().addr() == zero
+}
+
+/// A number that Python gives the contents of a dictionary, another one after each change. 0 where it does not (from
+/// Python 3.14 on).
+#[inline]
+pub fn dictionary_version(dictionary: &Bound<'_, PyDict>) -> u64 {
+    #[cfg(not(Py_3_14))]
+    #[allow(
+        deprecated,
+        reason = "still there in every version that this is built for"
+    )]
+    // SAFETY: reads a field of a live dictionary.
+    return unsafe { (*dictionary.as_ptr().cast::<ffi::PyDictObject>()).ma_version_tag };
+    #[cfg(Py_3_14)]
+    {
+        let _ = dictionary;
+        0
+    }
 }
 
 /// Whether `object` can be called.

@@ -11,7 +11,7 @@ use super::version::version;
 use super::{abort, is_base_error, of};
 use crate::event_loop::registered_task;
 use crate::ffi::call::{method0, raised};
-use crate::ffi::method::{Args, Returned, missing_argument};
+use crate::ffi::method::{Args, Returned};
 use crate::ffi::{Slot, Visit};
 use crate::imports::imports;
 use crate::operation;
@@ -254,18 +254,13 @@ impl Operation for Exit {
 /// # Errors
 /// `TypeError` for other arguments.
 pub fn aexit<'py>(group: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
-    const NAMES: [&str; 3] = ["et", "exc", "tb"];
-    let bound = args.bind("__aexit__", NAMES)?;
-    if let Some(missing) = bound.iter().position(Option::is_none) {
-        return Err(missing_argument("__aexit__", NAMES[missing]));
-    }
-    let [class, error, _] = bound.map(|value| value.filter(|value| !value.is_none()));
+    let [class, error, _] = args.bind_all("__aexit__", ["et", "exc", "tb"])?;
     operations::operation(group.py(), |exit: &Exit| {
         exit.group.fill(group.clone());
-        if let Some(class) = class {
+        if !class.is_none() {
             exit.class.fill(class.to_owned());
         }
-        if let Some(error) = error {
+        if !error.is_none() {
             exit.error.fill(error.to_owned());
         }
     })

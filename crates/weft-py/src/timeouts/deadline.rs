@@ -158,15 +158,15 @@ impl Timeout {
         self.set_when(when);
     }
 
-    /// Sets the moment of a new one to `delay` seconds from now.
+    /// Sets the moment of a new one to `delay` seconds from now; answers with the time, where that is a `float`.
     ///
     /// # Errors
     /// `RuntimeError` where no loop runs, and what adding the delay to the time raises.
     #[inline]
-    pub fn begin_after(&self, delay: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub fn begin_after(&self, delay: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
         let event_loop = running_loop(delay.py())?;
         if delay.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         if let Some(state) = EVENT_LOOP.get(&event_loop) {
             let now = state.now(&event_loop)?;
@@ -175,11 +175,11 @@ impl Timeout {
             } else {
                 self.set_when(&PyFloat::new(delay.py(), now).add(delay)?);
             }
-            return Ok(());
+            return Ok(Some(now));
         }
         let now = method0(&event_loop, intern!(delay.py(), "time"))?;
         self.set_when(&now.add(delay)?);
-        Ok(())
+        Ok(None)
     }
 
     fn set_when(&self, when: &Bound<'_, PyAny>) {
@@ -216,7 +216,8 @@ impl Timeout {
         Ok(event_loop)
     }
 
-    /// Starts the timer of `timeout`, whose state this is; the moment is set, and the timer from before was cancelled.
+    /// Starts the timer of `timeout`, whose state this is; the moment is set, and the timer from before was cancelled. The
+    /// time is `now`, where the caller has just asked for it.
     ///
     /// # Errors
     /// What comparing the moment with the time raises, and what a foreign loop raises.
@@ -225,6 +226,7 @@ impl Timeout {
         &self,
         timeout: &Bound<'py, PyAny>,
         event_loop: &Bound<'py, PyAny>,
+        now: Option<f64>,
     ) -> PyResult<()> {
         let py = timeout.py();
         if let When::Never = self.when.get() {
@@ -235,7 +237,11 @@ impl Timeout {
             && TIMEOUT.is_usual(timeout)
             && state.schedules_directly(event_loop)
         {
-            let timer = if when <= state.now(event_loop)? {
+            let now = match now {
+                Some(now) => now,
+                None => state.now(event_loop)?,
+            };
+            let timer = if when <= now {
                 event_loop::job_soon(state, event_loop, when, expire_job, timeout.clone())?
             } else {
                 event_loop::job_at(state, event_loop, when, expire_job, timeout.clone(), None)?
@@ -283,7 +289,7 @@ impl Timeout {
             self.timer.clear();
             return Ok(());
         }
-        self.start(timeout, &running_loop(timeout.py())?)
+        self.start(timeout, &running_loop(timeout.py())?, None)
     }
 
     /// The moment has come: cancels the task.

@@ -15,7 +15,7 @@ use pyo3::types::{PyAny, PyBool, PyDict, PyInt, PyModule, PyString, PyTuple};
 use crate::ffi::call::{method1, raised};
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::class_slots;
-use crate::ffi::method::{Args, Returned, missing_argument};
+use crate::ffi::method::{Args, Returned};
 use crate::ffi::{Slot, Visit};
 use crate::imports::mentions;
 use crate::operations::{self, Operation, Step};
@@ -69,7 +69,7 @@ impl Operation for Enter {
         let deadline = of(&timeout);
         let event_loop = deadline.enter(py)?;
         if TIMEOUT.is_usual(&timeout) {
-            deadline.start(&timeout, &event_loop)?;
+            deadline.start(&timeout, &event_loop, None)?;
         } else {
             method1(&timeout, intern!(py, "reschedule"), &deadline.when(py))?;
         }
@@ -139,19 +139,12 @@ impl Operation for Exit {
 }
 
 fn aexit<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
-    const NAMES: [&str; 3] = ["exc_type", "exc_val", "exc_tb"];
-    let bound = args.bind("__aexit__", NAMES)?;
-    if let Some(missing) = bound.iter().position(Option::is_none) {
-        return Err(missing_argument("__aexit__", NAMES[missing]));
-    }
-    let [class, error, _] = bound;
+    let [class, error, _] = args.bind_all("__aexit__", ["exc_type", "exc_val", "exc_tb"])?;
     operations::operation(object.py(), |exit: &Exit| {
         exit.timeout.fill(object.clone());
-        if let Some(class) = class.filter(|class| !class.is_none()) {
+        if !class.is_none() {
             exit.class.fill(class.to_owned());
-            if let Some(error) = error {
-                exit.error.fill(error.to_owned());
-            }
+            exit.error.fill(error.to_owned());
         }
     })
 }

@@ -18,7 +18,7 @@ use super::deadline::seconds;
 use super::deadline::{Leaving, TIMEOUT};
 use crate::ffi::call::method0;
 use crate::ffi::callback::Callback;
-use crate::ffi::method::{Args, Returned, missing_argument};
+use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::is_coroutine;
 use crate::ffi::{Slot, Visit, context};
 use crate::futures;
@@ -128,9 +128,9 @@ impl WaitFor {
         let py = awaited.py();
         let timeout = TIMEOUT.instance(py)?;
         let deadline = TIMEOUT.of(&timeout);
-        deadline.begin_after(delay)?;
+        let now = deadline.begin_after(delay)?;
         let event_loop = deadline.enter(py)?;
-        deadline.start(&timeout, &event_loop)?;
+        deadline.start(&timeout, &event_loop, now)?;
         self.timeout.set(timeout);
         Ok(Step::Await(awaited))
     }
@@ -378,12 +378,7 @@ fn add_release<'py>(future: &Bound<'py, PyAny>, waiter: &Bound<'py, PyAny>) -> P
 // -- the function ----------------------------------------------------------------------------------
 
 fn wait_for<'py>(module: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
-    const NAMES: [&str; 2] = ["fut", "timeout"];
-    let bound = args.bind("wait_for", NAMES)?;
-    let [Some(awaited), Some(delay)] = bound else {
-        let missing = usize::from(bound[0].is_some());
-        return Err(missing_argument("wait_for", NAMES[missing]));
-    };
+    let [awaited, delay] = args.bind_all("wait_for", ["fut", "timeout"])?;
     operations::operation(module.py(), |wait_for: &WaitFor| {
         wait_for.awaited.fill(awaited.to_owned());
         wait_for.delay.fill(delay.to_owned());
