@@ -21,6 +21,9 @@ from weft._connections import Connections
 from weft._readiness import ReadinessView
 from weft._weft import EventLoop
 
+# Its names are looked up as asyncio's own loop does it, which is where tests replace them.
+_base: Any = base_events
+
 __all__ = ["Loop"]
 
 _Ts = TypeVarTuple("_Ts")
@@ -94,13 +97,13 @@ class Loop(Connections):
         In one of its own kind: names that take long to resolve do not keep `to_thread()` and
         `run_in_executor()` waiting. An executor set by `set_default_executor()` gets them as well.
         """
-        function = self._getaddrinfo_debug if self._debug else base_events.socket.getaddrinfo
+        function = self._getaddrinfo_debug if self._debug else _base.socket.getaddrinfo
         arguments = host, port, family, type, proto, flags
         return await self.run_in_executor(self._names_executor(), function, *arguments)
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
         """`socket.getnameinfo()` in a thread, as `getaddrinfo()`."""
-        function = base_events.socket.getnameinfo
+        function = _base.socket.getnameinfo
         return await self.run_in_executor(self._names_executor(), function, sockaddr, flags)
 
     def _names_executor(self) -> Any:

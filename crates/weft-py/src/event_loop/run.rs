@@ -20,6 +20,7 @@ use crate::clock;
 use crate::errors::os_error;
 use crate::event_loop::handles::{self, HANDLE};
 use crate::ffi::Reference;
+use crate::ffi::call::detached;
 use crate::ffi::method::Returned;
 use crate::imports::imports;
 use crate::method;
@@ -235,7 +236,7 @@ fn poll(state: &EventLoop, event_loop: &Bound<'_, PyAny>, events: &mut Vec<Event
         leave_task(state, event_loop)?;
         state.contexts.forget();
         state.sleeping.set(true);
-        let outcome = py.detach(|| poller.wait(events, timeout));
+        let outcome = detached(py, || poller.wait(events, timeout));
         state.sleeping.set(false);
         py.check_signals()?;
         outcome

@@ -24,7 +24,7 @@ use pyo3::types::{PyAny, PyBool, PyInt, PyModule};
 use weft_reactor::Waker;
 
 use super::job::{self, JOB};
-use crate::ffi::call::{call0, call1};
+use crate::ffi::call::{call0, call1, detached};
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, class_slots};
 use crate::ffi::method::{Args, Returned};
@@ -171,7 +171,7 @@ fn work<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
         let Some(entry) = queue.take(py) else {
             queue.waiting.borrow_mut().push(worker.clone());
             let waker = waker.take();
-            py.detach(|| {
+            detached(py, || {
                 if let Some(waker) = waker {
                     waker.wake();
                 }
@@ -183,7 +183,7 @@ fn work<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
             waker = job::run(&entry, job);
             drop(entry);
             if let Some(waker) = waker.take_if(|_| !queue.is_empty()) {
-                py.detach(|| waker.wake());
+                detached(py, || waker.wake());
             }
         } else if !entry.is_none() {
             if let Some(run_item) = queue.run_item.get(py) {

@@ -1,5 +1,6 @@
 //! Calling Python without building tuples, and stepping coroutines without `StopIteration`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 
 use pyo3::ffi;
@@ -8,10 +9,13 @@ use pyo3::types::{PyAny, PyDict, PyString, PyTuple};
 
 /// The calls that may not come back: a thread that asks for the GIL while the interpreter is being torn down is ended on
 /// the spot, up to Python 3.13 by unwinding its stack. Declared here with an ABI that says so.
+///
+/// The bindings declare the same functions as ones that never unwind, and the compiler merges what it knows of a
+/// symbol. So they are called by way of [`known_only_here`].
 mod python {
     use std::ffi::{c_char, c_int};
 
-    use pyo3::ffi::{PyObject, PySendResult};
+    use pyo3::ffi::{PyObject, PySendResult, PyThreadState};
 
     unsafe extern "C-unwind" {
         pub fn PyObject_Vectorcall(
@@ -37,19 +41,55 @@ mod python {
             result: *mut *mut PyObject,
         ) -> PySendResult;
         pub fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
+        pub fn PyEval_RestoreThread(state: *mut PyThreadState);
     }
+
+    pub type Vectorcall = unsafe extern "C-unwind" fn(
+        *mut PyObject,
+        *const *mut PyObject,
+        usize,
+        *mut PyObject,
+    ) -> *mut PyObject;
+    pub type Call =
+        unsafe extern "C-unwind" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
+    pub type Send = unsafe extern "C-unwind" fn(
+        *mut PyObject,
+        *mut PyObject,
+        *mut *mut PyObject,
+    ) -> PySendResult;
+    pub type Audit = unsafe extern "C-unwind" fn(*const c_char, *const c_char, ...) -> c_int;
+    pub type Restore = unsafe extern "C-unwind" fn(*mut PyThreadState);
 }
 
-/// Stops the thread for good where its stack is being unwound: the frames above must not run, they would release
-/// references without the GIL. The process is about to end.
-struct StayHere;
+/// A function of which the compiler knows nothing but the type that is given here.
+#[inline]
+fn known_only_here<F>(function: F) -> F {
+    std::hint::black_box(function)
+}
+
+/// Stops the thread for good where Python unwinds its stack: the frames above must not run, they would release
+/// references without the GIL. The process is about to end. A panic of Rust passes.
+pub(super) struct StayHere;
 
 impl Drop for StayHere {
     fn drop(&mut self) {
-        loop {
+        while !std::thread::panicking() {
             std::thread::park();
         }
     }
+}
+
+/// Runs `body` without the GIL, as a part of the thread that must not touch Python.
+pub fn detached<T>(_: Python<'_>, body: impl FnOnce() -> T) -> T {
+    // SAFETY: the token proves that this thread has the GIL.
+    let state = unsafe { ffi::PyEval_SaveThread() };
+    let outcome = catch_unwind(AssertUnwindSafe(body));
+    calling(|| {
+        let restore: python::Restore = known_only_here(python::PyEval_RestoreThread);
+        // SAFETY: the state that was just saved, in the same thread.
+        unsafe { restore(state) }
+    });
+    outcome.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Runs one call into Python.
@@ -70,7 +110,12 @@ pub fn call0<'py>(callable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: a live callable; a null argument vector of length 0 is allowed.
     unsafe {
         let result = calling(|| {
-            python::PyObject_Vectorcall(callable.as_ptr(), ptr::null(), 0, ptr::null_mut())
+            known_only_here::<python::Vectorcall>(python::PyObject_Vectorcall)(
+                callable.as_ptr(),
+                ptr::null(),
+                0,
+                ptr::null_mut(),
+            )
         });
         Bound::from_owned_ptr_or_err(callable.py(), result)
     }
@@ -89,7 +134,7 @@ pub fn call1<'py>(
     // SAFETY: one live argument, with the free word before it that PY_VECTORCALL_ARGUMENTS_OFFSET promises.
     unsafe {
         let result = calling(|| {
-            python::PyObject_Vectorcall(
+            known_only_here::<python::Vectorcall>(python::PyObject_Vectorcall)(
                 callable.as_ptr(),
                 vector.as_ptr().add(1),
                 1 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
@@ -114,7 +159,7 @@ pub fn call_tuple<'py>(
         let items = (&raw const (*arguments.as_ptr().cast::<ffi::PyTupleObject>()).ob_item)
             .cast::<*mut ffi::PyObject>();
         let result = calling(|| {
-            python::PyObject_Vectorcall(
+            known_only_here::<python::Vectorcall>(python::PyObject_Vectorcall)(
                 callable.as_ptr(),
                 items,
                 ffi::PyTuple_GET_SIZE(arguments.as_ptr()).cast_unsigned(),
@@ -137,7 +182,11 @@ pub fn call_with_keywords<'py>(
     // SAFETY: a live callable, a tuple and a dictionary.
     unsafe {
         let result = calling(|| {
-            python::PyObject_Call(callable.as_ptr(), arguments.as_ptr(), keywords.as_ptr())
+            known_only_here::<python::Call>(python::PyObject_Call)(
+                callable.as_ptr(),
+                arguments.as_ptr(),
+                keywords.as_ptr(),
+            )
         });
         Bound::from_owned_ptr_or_err(callable.py(), result)
     }
@@ -155,8 +204,14 @@ pub fn method0<'py>(
     let vector = [object.as_ptr()];
     // SAFETY: the vector holds the receiver alone.
     unsafe {
-        let result =
-            python::PyObject_VectorcallMethod(name.as_ptr(), vector.as_ptr(), 1, ptr::null_mut());
+        let result = calling(|| {
+            known_only_here::<python::Vectorcall>(python::PyObject_VectorcallMethod)(
+                name.as_ptr(),
+                vector.as_ptr(),
+                1,
+                ptr::null_mut(),
+            )
+        });
         Bound::from_owned_ptr_or_err(object.py(), result)
     }
 }
@@ -175,7 +230,7 @@ pub fn method1<'py>(
     // SAFETY: receiver and one argument, with a free word before them.
     unsafe {
         let result = calling(|| {
-            python::PyObject_VectorcallMethod(
+            known_only_here::<python::Vectorcall>(python::PyObject_VectorcallMethod)(
                 name.as_ptr(),
                 vector.as_ptr().add(1),
                 2 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
@@ -204,8 +259,13 @@ pub fn send_none<'py>(coroutine: &Bound<'py, PyAny>) -> Sent<'py> {
     let mut result = ptr::null_mut();
     // SAFETY: live arguments; on NEXT and RETURN the result is a new reference, on ERROR an exception is set.
     unsafe {
-        let outcome =
-            calling(|| python::PyIter_Send(coroutine.as_ptr(), ffi::Py_None(), &raw mut result));
+        let outcome = calling(|| {
+            known_only_here::<python::Send>(python::PyIter_Send)(
+                coroutine.as_ptr(),
+                ffi::Py_None(),
+                &raw mut result,
+            )
+        });
         match outcome {
             ffi::PySendResult::PYGEN_NEXT => Sent::Yielded(Bound::from_owned_ptr(py, result)),
             ffi::PySendResult::PYGEN_RETURN => Sent::Returned(Bound::from_owned_ptr(py, result)),
@@ -248,7 +308,7 @@ pub fn call2<'py>(
     // SAFETY: two live arguments, with a free word before them.
     unsafe {
         let result = calling(|| {
-            python::PyObject_Vectorcall(
+            known_only_here::<python::Vectorcall>(python::PyObject_Vectorcall)(
                 callable.as_ptr(),
                 vector.as_ptr().add(1),
                 2 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
@@ -279,7 +339,7 @@ pub fn call3<'py>(
     // SAFETY: three live arguments, with a free word before them.
     unsafe {
         let result = calling(|| {
-            python::PyObject_Vectorcall(
+            known_only_here::<python::Vectorcall>(python::PyObject_Vectorcall)(
                 callable.as_ptr(),
                 vector.as_ptr().add(1),
                 3 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
@@ -346,7 +406,7 @@ pub fn method2<'py>(
     // SAFETY: receiver and two arguments, with a free word before them.
     unsafe {
         let result = calling(|| {
-            python::PyObject_VectorcallMethod(
+            known_only_here::<python::Vectorcall>(python::PyObject_VectorcallMethod)(
                 name.as_ptr(),
                 vector.as_ptr().add(1),
                 3 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
@@ -365,7 +425,7 @@ pub fn method2<'py>(
 pub fn audit_sendto(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: an event and a format that end in 0; the format takes two live objects.
     let outcome = calling(|| unsafe {
-        python::PySys_Audit(
+        known_only_here::<python::Audit>(python::PySys_Audit)(
             c"socket.sendto".as_ptr(),
             c"OO".as_ptr(),
             sock.as_ptr(),

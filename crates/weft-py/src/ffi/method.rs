@@ -11,6 +11,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyModule, PyString, PyTuple};
 
+use super::call::StayHere;
+
 /// What a native method returns: a new reference, or the exception to raise.
 pub type Returned<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -237,6 +239,15 @@ fn panic_error(payload: &(dyn Any + Send)) -> PyErr {
     PySystemError::new_err(format!("weft panicked: {message}"))
 }
 
+/// Runs `body`; a thread whose stack Python unwinds in it, because the interpreter is being torn down, comes to rest here.
+#[inline]
+fn staying<T>(body: impl FnOnce() -> T) -> T {
+    let stay = StayHere;
+    let result = body();
+    std::mem::forget(stay);
+    result
+}
+
 /// Runs `body` at the border: a panic becomes an exception, an exception becomes Python's error indicator.
 ///
 /// # Safety
@@ -245,7 +256,8 @@ fn panic_error(payload: &(dyn Any + Send)) -> PyErr {
 pub unsafe fn guard<'py, T: Copy>(failed: T, body: impl FnOnce(Python<'py>) -> PyResult<T>) -> T {
     // SAFETY: promised by the caller.
     let py = unsafe { Python::assume_attached() };
-    settle(py, failed, catch_unwind(AssertUnwindSafe(|| body(py))))
+    let outcome = catch_unwind(AssertUnwindSafe(|| staying(|| body(py))));
+    settle(py, failed, outcome)
 }
 
 /// As [`guard`], and tells `PyO3` for as long as the call lasts that the GIL is held.
@@ -264,7 +276,7 @@ pub unsafe fn guard_attached<'py, T: Copy>(
     let mut body = Some(body);
     let mut run = || {
         body.take()
-            .map(|body| catch_unwind(AssertUnwindSafe(|| body(py))))
+            .map(|body| catch_unwind(AssertUnwindSafe(|| staying(|| body(py)))))
     };
     // PyO3 refuses to attach while the interpreter is being torn down.
     let outcome = Python::try_attach(|_| run()).flatten().or_else(&mut run);

@@ -135,7 +135,7 @@ impl<T: Operation> Native for Frame<T> {
     }
 }
 
-/// The owner of frames of `T`, for [`class_slots`].
+/// The owner of frames of `T`, for [`class_slots`](crate::ffi::lifecycle::class_slots).
 #[derive(Debug)]
 pub struct FrameOwner<T>(std::marker::PhantomData<T>);
 

@@ -4,7 +4,7 @@
 //! Python. Where a subclass replaces `_on_task_done`, its method is what children call back.
 //!
 //! The rules of asyncio's releases differ in when the parent's cancellation is taken back, among other things; see
-//! [`Version`](version::Version).
+//! [`Version`].
 
 mod attributes;
 mod block;

@@ -402,7 +402,10 @@ pub(super) fn register(py: Python<'_>) -> PyResult<()> {
     let mut slots = class_slots::<AsCompletedClass>();
     slots.extend([slot!(iter itself), slot!(next advance)]);
     #[cfg(Py_3_13)]
-    slots.extend([slot!(aiter crate::operations::itself), slot!(anext advance_async)]);
+    slots.extend([
+        slot!(aiter crate::operations::itself),
+        slot!(anext advance_async),
+    ]);
     AS_COMPLETED.make(
         py,
         c"weft._weft._AsCompletedIterator",

@@ -1,6 +1,6 @@
 //! Ways into and out of a native transport that need no call through Python, for the modules above.
 //!
-//! Data goes out by [`write`]. It comes in by [`Readers`]: where nobody has overridden what happens between the transport
+//! Data goes out by [`write()`]. It comes in by [`Readers`]: where nobody has overridden what happens between the transport
 //! and a stream reader's buffer, the transport receives into that buffer. Everything else that can happen on a connection
 //! (its end, errors, a reader that is gone) takes the usual way through the protocol.
 
