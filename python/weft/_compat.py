@@ -68,10 +68,9 @@ def make_task_by_factory(loop: Any, coro: Any, kwargs: dict[str, Any]) -> Any:
 
 def runner_of_work_items(executor: Any) -> Callable[[Any], object]:
     """What a thread of a `ThreadPoolExecutor` calls with each work item."""
-    if sys.version_info >= (3, 14):
-        # A worker has a context; without an initializer one is as good as the other.
-        return operator.methodcaller("run", executor._create_worker_context())
-    return operator.methodcaller("run")
+    # From 3.14 on a worker has a context; without an initializer one is as good as the other.
+    further = (executor._create_worker_context(),) if sys.version_info >= (3, 14) else ()
+    return operator.methodcaller("run", *further)
 
 
 def main_annotations() -> dict[str, Any]:
