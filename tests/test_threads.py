@@ -110,6 +110,9 @@ class TestRunCoroutineThreadsafe:
         with pytest.raises(ZeroDivisionError):
             future.result(10)
         background.set_task_factory(None)
+        # The loop reports it after it has handed it over; what it does next comes after that.
+        asyncio.run_coroutine_threadsafe(answer(), background).result(10)
+        assert len(reports) == 1
 
     def test_not_a_coroutine(self, background: asyncio.AbstractEventLoop) -> None:
         with pytest.raises(TypeError, match="A coroutine object is required"):
