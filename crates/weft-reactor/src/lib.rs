@@ -68,6 +68,7 @@
 
 pub mod addresses;
 pub mod clock;
+pub mod pipe;
 pub mod poller;
 pub mod socket;
 mod sys;

@@ -117,11 +117,38 @@ pub fn send_to(fd: RawFd, buf: &[u8], address: &SocketAddr) -> io::Result<usize>
     })
 }
 
-/// Accepts one connection, non-blocking and close-on-exec from the start. The listening
+/// Accepts one connection, non-blocking and close-on-exec from the start, and says whose it is. The listening
 /// descriptor itself must be non-blocking, or this waits for a client.
-pub fn accept(fd: RawFd) -> io::Result<OwnedFd> {
+pub fn accept(fd: RawFd) -> io::Result<(OwnedFd, Sender)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    with_fd(fd, |fd| retry_on_intr(|| net::accept_with(fd, flags)))
+    with_fd(fd, |fd| {
+        retry_on_intr(|| {
+            net::acceptfrom_with(fd, flags)
+                .map(|(connection, peer)| (connection, Sender::of(peer.as_ref())))
+        })
+    })
+}
+
+/// The address that a socket is bound to.
+pub fn local_name(fd: RawFd) -> io::Result<Sender> {
+    with_fd(fd, |fd| {
+        net::getsockname(fd).map(|address| Sender::of(Some(&address)))
+    })
+}
+
+/// The address that a socket is connected to.
+pub fn peer_name(fd: RawFd) -> io::Result<Sender> {
+    with_fd(fd, |fd| {
+        let address = net::getpeername(fd)?;
+        Ok(address.map_or(Sender::Unix(Vec::new()), |address| {
+            Sender::of(Some(&address))
+        }))
+    })
+}
+
+/// Has the kernel send what is written at once, however little it is (`TCP_NODELAY`).
+pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
+    with_fd(fd, |fd| net::sockopt::set_tcp_nodelay(fd, true))
 }
 
 /// Says to the peer that nothing more will be sent.

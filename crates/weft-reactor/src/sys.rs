@@ -39,10 +39,28 @@ pub(crate) fn recv_uninit(
             rustix::net::recv(fd, &mut *buf, flags).map(|((written, _), _)| written.len())
         })
     })?;
-    let received = &mut buf[..len];
-    // SAFETY: the kernel has written these bytes: rustix handed out exactly so many as initialised.
-    // `MaybeUninit<u8>` has the layout of `u8`, and the exclusive borrow is passed on.
-    Ok(unsafe { std::slice::from_raw_parts_mut(received.as_mut_ptr().cast(), received.len()) })
+    // SAFETY: rustix has handed out exactly so many bytes as initialised.
+    Ok(unsafe { written(&mut buf[..len]) })
+}
+
+/// Reads into `buf`; see [`crate::pipe::read_uninit`].
+pub(crate) fn read_uninit(fd: RawFd, buf: &mut [MaybeUninit<u8>]) -> io::Result<&mut [u8]> {
+    let len = with_fd(fd, |fd| {
+        rustix::io::retry_on_intr(|| {
+            rustix::io::read(fd, &mut *buf).map(|(written, _)| written.len())
+        })
+    })?;
+    // SAFETY: rustix has handed out exactly so many bytes as initialised.
+    Ok(unsafe { written(&mut buf[..len]) })
+}
+
+/// The bytes that a system call has put into the whole of `received`.
+///
+/// # Safety
+/// It has: every byte is initialised.
+unsafe fn written(received: &mut [MaybeUninit<u8>]) -> &mut [u8] {
+    // SAFETY: the caller's word. `MaybeUninit<u8>` has the layout of `u8`, and the exclusive borrow is passed on.
+    unsafe { std::slice::from_raw_parts_mut(received.as_mut_ptr().cast(), received.len()) }
 }
 
 /// Receives behind what `buf` holds; see [`crate::socket::recv_append`].
@@ -52,11 +70,29 @@ pub(crate) fn recv_append(
     most: usize,
     flags: rustix::net::RecvFlags,
 ) -> io::Result<usize> {
+    append(buf, most, |room| {
+        recv_uninit(fd, room, flags).map(|received| received.len())
+    })
+}
+
+/// Reads behind what `buf` holds; see [`crate::pipe::read_append`].
+pub(crate) fn read_append(fd: RawFd, buf: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    append(buf, most, |room| {
+        read_uninit(fd, room).map(|received| received.len())
+    })
+}
+
+/// Has `fill`, one of the calls above, initialise spare capacity of `buf` from its beginning on, and takes it in.
+fn append(
+    buf: &mut Vec<u8>,
+    most: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+) -> io::Result<usize> {
     buf.reserve(most);
-    let received = recv_uninit(fd, &mut buf.spare_capacity_mut()[..most], flags)?.len();
+    let filled = fill(&mut buf.spare_capacity_mut()[..most])?;
     // SAFETY: so many bytes of the spare capacity, from its beginning on, have just been initialised.
-    unsafe { buf.set_len(buf.len() + received) }
-    Ok(received)
+    unsafe { buf.set_len(buf.len() + filled) }
+    Ok(filled)
 }
 
 /// The bytes of a socket address that follow its family.

@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use super::*;
 
 /// How C writes some addresses that there is more than one way to write.
@@ -34,7 +36,9 @@ fn addresses_of_ipv6_look_as_in_c() {
 
 #[test]
 fn addresses_of_ipv4_look_as_in_c() {
-    for given in ["0.0.0.0", "127.0.0.1", "255.255.255.255"] {
-        assert_eq!(text(given.parse().unwrap()), given);
+    for octet in 0..=255_u8 {
+        let octets = [octet, 0, 255 - octet, octet];
+        let expected = octets.map(|octet| octet.to_string()).join(".");
+        assert_eq!(text(Ipv4Addr::from(octets).into()), expected);
     }
 }

@@ -184,7 +184,12 @@ fn accepts_with_the_right_flags() {
 
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     wait_until_ready(listener.as_raw_fd(), true);
-    let server = accept(listener.as_raw_fd()).unwrap();
+    let (server, peer) = accept(listener.as_raw_fd()).unwrap();
+    assert_eq!(peer, Sender::Inet(client.local_addr().unwrap()));
+    assert_eq!(peer_name(server.as_raw_fd()).unwrap(), peer);
+    let here = Sender::Inet(listener.local_addr().unwrap());
+    assert_eq!(local_name(server.as_raw_fd()).unwrap(), here);
+    set_nodelay(server.as_raw_fd()).unwrap();
     assert!(fcntl_getfd(&server).unwrap().contains(FdFlags::CLOEXEC));
     assert!(fcntl_getfl(&server).unwrap().contains(OFlags::NONBLOCK));
 
@@ -275,6 +280,9 @@ fn wrong_descriptors_are_errors() {
         let slices = [IoSlice::new(b"x")];
         assert_eq!(errno(send_vectored(fd, &slices)), Some(expected));
         assert_eq!(errno(accept(fd)), Some(expected));
+        assert_eq!(errno(set_nodelay(fd)), Some(expected));
+        assert_eq!(errno(local_name(fd)), Some(expected));
+        assert_eq!(errno(peer_name(fd)), Some(expected));
         assert_eq!(errno(shutdown_write(fd)), Some(expected));
         assert_eq!(errno(take_error(fd)), Some(expected));
     }
