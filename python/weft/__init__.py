@@ -10,7 +10,7 @@ below are Weft's own, the others are asyncio's objects.
 from weft._install import EventLoopPolicy, Runner, install, new_event_loop, run, uninstall
 from weft._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from weft._loop import Loop
-from weft._names import __getattr__ as __getattr__
+from weft._names import *  # noqa: F403 - for type checkers, all of asyncio's; else __getattr__
 from weft._names import others
 from weft._queues import LifoQueue, PriorityQueue, Queue, QueueShutDown
 from weft._streams import (

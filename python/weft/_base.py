@@ -14,7 +14,7 @@ from weft import _weft
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable
     from typing import Any
 
 __all__ = ["BaseLoop"]
@@ -29,6 +29,7 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
     __slots__ = (
         "_asyncgens",
         "_asyncgens_shutdown_called",
+        "_children",
         "_clock_resolution",
         "_coroutine_origin_tracking_enabled",
         "_coroutine_origin_tracking_saved_depth",
@@ -43,7 +44,6 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
         "_signal_handlers",
         "_ssock",
         "_timer_cancelled_count",
-        "_transports",
         "_unix_server_sockets",
         "_watcher",
         "slow_callback_duration",
@@ -68,13 +68,21 @@ class BaseLoop(_weft.EventLoop, asyncio.SelectorEventLoop):
         def _make_self_pipe(self) -> None: ...
         def _close_self_pipe(self) -> None: ...
 
+        # Child processes.
+        def _child_watcher_callback(self, pid: int, returncode: int, transport: Any) -> None: ...
+        async def _make_subprocess_transport(
+            self, protocol: Any, args: Any, shell: bool, *pipes: Any, **kwargs: Any
+        ) -> Any: ...
+
+        # Files.
+        async def _sendfile_fallback(
+            self, transp: Any, file: Any, offset: int, count: int | None
+        ) -> int: ...
+
         # Names.
         def _getaddrinfo_debug(self, *args: Any) -> Any: ...
 
-        # Connections and servers. Transports by their descriptors, weakly.
-        _transports: MutableMapping[int, Any]
-
-        def _ensure_fd_no_transport(self, fd: Any) -> None: ...
+        # Connections and servers.
         def _start_serving(
             self, protocol_factory: Callable[[], Any], sock: socket.socket, *args: Any
         ) -> None: ...

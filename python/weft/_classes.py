@@ -13,7 +13,7 @@ from abc import ABCMeta
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from weft._weft import special_method
+from weft._weft import coroutine_function, special_method
 
 __all__ = ["StandIn", "copied_by"]
 
@@ -24,6 +24,16 @@ else:
     _Base = type(Protocol)
 
 _stock: dict[type, type] = {}
+_SPECIAL = frozenset({"__aenter__", "__aexit__"})
+
+
+def _coroutine_methods(native: type, stock: type) -> dict[str, Any]:
+    """Return stand-ins for those methods of `native` that are coroutine functions in `stock`."""
+    return {
+        name: function
+        for name, method in vars(native).items()
+        if (function := coroutine_function(method, getattr(stock, name, None))) is not method
+    }
 
 
 class StandIn(_Base):
@@ -46,12 +56,16 @@ class StandIn(_Base):
         if stock is not None:
             # Where users import it from.
             namespace["__module__"] = "weft"
-            for special in ("__aenter__", "__aexit__"):
+            methods = _coroutine_methods(bases[0], stock)
+            namespace.update(methods)
+            for special in _SPECIAL:
                 if (method := vars(bases[0]).get(special)) is not None:
-                    namespace[special] = special_method(method)
+                    namespace[special] = special_method(method, methods.get(special, method))
         cls = super().__new__(metacls, name, bases, namespace, **keywords)
         if stock is not None:
             _stock[cls] = stock
+            for special in _SPECIAL & methods.keys():
+                methods[special].__set_name__(cls, special)
         return cls
 
     def __init__(

@@ -142,7 +142,7 @@ def _run_command(source: str, arguments: list[str]) -> None:
 
 def _run_input(arguments: list[str]) -> None:
     namespace = _enter(["-", *arguments], "")
-    namespace.update(__file__="<stdin>", __cached__=None)
+    namespace.update(_compat.main_file("<stdin>"))
     source = sys.stdin.buffer.read() if sys.stdin else b""
     exec(_compiled(source, "<stdin>"), namespace)
 
@@ -162,7 +162,7 @@ def _run_path(path: str, arguments: list[str]) -> None:
         sys.stderr.write(f"{sys.orig_argv[0]}: can't open file {full!r}: {why}\n")
         sys.exit(2)
     namespace = _enter([path, *arguments], os.path.dirname(os.path.realpath(full)))
-    namespace.update(__file__=full, __cached__=None)
+    namespace.update(_compat.main_file(full))
     if full.endswith(".pyc") or content.startswith(MAGIC_NUMBER):
         compiled = SourcelessFileLoader("__main__", full)
         namespace["__loader__"] = compiled

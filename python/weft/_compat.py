@@ -6,14 +6,17 @@ one whose reason is gone with the oldest supported version goes with it.
 
 from __future__ import annotations
 
-import asyncio
+import contextvars
+import functools
 import linecache
 import operator
+import os
 import sys
 import textwrap
 import weakref
 from _asyncio import _set_running_loop as _c_set_running_loop
-from asyncio import events, tasks
+from asyncio import events, tasks, unix_events
+from asyncio.base_events import BaseEventLoop
 from collections.abc import Callable
 from types import CodeType
 from typing import Any
@@ -29,15 +32,20 @@ else:
     from asyncio import set_event_loop_policy as set_policy
 
 __all__ = [
+    "SERVERS_HAVE_CONTEXTS",
     "DefaultEventLoopPolicy",
+    "context_before_protocol",
     "get_policy",
+    "leaves_children_to_loops",
     "main_annotations",
+    "main_file",
     "make_task_by_factory",
     "runner_of_work_items",
     "scheduled_tasks",
     "set_policy",
     "set_running_loop",
     "show_source",
+    "threaded_child_watcher",
     "without_margin",
 ]
 
@@ -56,7 +64,7 @@ def make_task_by_factory(loop: Any, coro: Any, kwargs: dict[str, Any]) -> Any:
     on, and insist on naming what the factory returns, even if it is a plain future.
     """
     if not (3, 13) <= sys.version_info < (3, 13, 3):
-        return asyncio.SelectorEventLoop.create_task(loop, coro, **kwargs)
+        return BaseEventLoop.create_task(loop, coro, **kwargs)
     name = kwargs.pop("name", None)
     if kwargs.get("context", ...) is None:
         del kwargs["context"]
@@ -64,6 +72,57 @@ def make_task_by_factory(loop: Any, coro: Any, kwargs: dict[str, Any]) -> Any:
     if name is not None and hasattr(task, "set_name"):
         task.set_name(name)
     return task
+
+
+# What asyncio watches child processes with by itself. 3.12 went over from threads to process
+# descriptors, 3.14 from the policy to the loops.
+_CHILD_WATCHERS = {
+    (3, 11): "ThreadedChildWatcher",
+    (3, 12): "PidfdChildWatcher",
+    (3, 13): "PidfdChildWatcher",
+    (3, 14): "_PidfdChildWatcher",
+}
+
+
+def leaves_children_to_loops(loop: Any) -> bool:
+    """Whether nobody but `loop` wants to say how it learns of the end of its child processes.
+
+    Up to 3.13 that was the policy's affair: who sets a child watcher, or has a policy with one of
+    its own, gets it, unless it is of the kind that asyncio makes by itself. From 3.14 on each loop
+    has a watcher; tests replace what it is made of.
+    """
+    if not (hasattr(os, "pidfd_open") and hasattr(os, "P_PIDFD")):
+        # A Python that was built where the kernel's headers did not know them.
+        return False
+    name = _CHILD_WATCHERS[min(sys.version_info[:2], (3, 14))]
+    watcher: Any = getattr(unix_events, name)
+    if name.startswith("_"):
+        return type(loop._watcher) is watcher
+    policy: Any = get_policy()
+    original: Any = DefaultEventLoopPolicy
+    if type(policy).get_child_watcher is not original.get_child_watcher:
+        return False
+    return type(policy._watcher) in (type(None), watcher)
+
+
+@functools.cache
+def threaded_child_watcher() -> Any:
+    """Make threads that wait for children."""
+    # 3.14 made it private.
+    name = "_ThreadedChildWatcher" if sys.version_info >= (3, 14) else "ThreadedChildWatcher"
+    return getattr(unix_events, name)()
+
+
+# From 3.15 on a server remembers the context that it was made in, and serves in copies of it.
+SERVERS_HAVE_CONTEXTS = sys.version_info >= (3, 15)
+
+
+def context_before_protocol() -> contextvars.Context | None:
+    """What a client's transport is to call its protocol in; None for what it is made in.
+
+    From 3.15 on that leaves out what the protocol's factory sets.
+    """
+    return contextvars.copy_context() if sys.version_info >= (3, 15) else None
 
 
 def runner_of_work_items(executor: Any) -> Callable[[Any], object]:
@@ -76,6 +135,11 @@ def runner_of_work_items(executor: Any) -> Callable[[Any], object]:
 def main_annotations() -> dict[str, Any]:
     """What a fresh `__main__` has for annotations; nothing from 3.14 on, where they are lazy."""
     return {} if sys.version_info >= (3, 14) else {"__annotations__": {}}
+
+
+def main_file(path: str) -> dict[str, Any]:
+    """What `__main__` has to say of its file: nothing of a cached one from 3.15 on."""
+    return {"__file__": path} | ({} if sys.version_info >= (3, 15) else {"__cached__": None})
 
 
 def without_margin(code: str) -> str:

@@ -2,7 +2,7 @@
 
 Inherited from asyncio are name resolution, the race between addresses, and the server object. What
 is replaced here makes native transports, and closes sockets that asyncio would leave to the garbage
-collector. The rules:
+collector. Accepting, and connecting to one numeric address, is native altogether. The rules:
 
 - A socket that a connection attempt has made belongs to the race of the attempts, which closes all
   but the winner.
@@ -22,17 +22,26 @@ import functools
 import socket
 from asyncio import base_events, constants, sslproto, trsock
 from asyncio.log import logger
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, TypeVar, cast
 
 from weft import _weft
 from weft._base import BaseLoop
+from weft._compat import SERVERS_HAVE_CONTEXTS, context_before_protocol
 
 __all__ = ["Connections"]
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
+# What create_connection() takes by name, and takes None for as if it had not been given.
+_ABSENT = {
+    name
+    for name, value in (asyncio.SelectorEventLoop.create_connection.__kwdefaults__ or {}).items()
+    if value is None
+}
+
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
 
 
 def _replaces(original: _Method) -> Callable[[Callable[..., Any]], _Method]:
@@ -43,6 +52,13 @@ def _replaces(original: _Method) -> Callable[[Callable[..., Any]], _Method]:
         return cast(_Method, method)
 
     return declare
+
+
+def _in_copy(
+    context: contextvars.Context | None, function: Callable[..., _Result], *args: Any
+) -> _Result:
+    """Call a function in a copy of the context; the context itself may be entered already."""
+    return function(*args) if context is None else context.copy().run(function, *args)
 
 
 class _Race:
@@ -88,6 +104,48 @@ class _LateProtocol:
         return repr(self.protocol)
 
 
+class _Transports(MutableMapping[int, Any]):
+    """What asyncio's code sees of the native table of transports: a mapping that is weak."""
+
+    def __init__(self, loop: _weft.EventLoop) -> None:
+        self._loop = loop
+
+    def __getitem__(self, fd: int) -> Any:
+        return self._loop._owners()[fd]
+
+    def __setitem__(self, fd: int, transport: Any) -> None:
+        self._loop._set_owner(fd, transport)
+
+    def __delitem__(self, fd: int) -> None:
+        self._loop._owners()[fd]
+        self._loop._set_owner(fd, None)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._loop._owners())
+
+    def __len__(self) -> int:
+        return len(self._loop._owners())
+
+
+class _Clients(_weft.Clients):
+    """The transports that a server has accepted and not lost, without keeping them alive.
+
+    asyncio has a `WeakSet` here. A transport takes itself out whichever way it ends, so this one
+    needs no callbacks, and costs a connection less.
+    """
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.copy())
+
+    def __contains__(self, transport: object) -> bool:
+        return transport in self.copy()
+
+    def __len__(self) -> int:
+        return self._count()
+
+
 _race: contextvars.ContextVar[_Race | None] = contextvars.ContextVar("_race", default=None)
 
 
@@ -97,12 +155,18 @@ class Connections(BaseLoop):
     # -- connecting --------------------------------------------------------------------------------
 
     @_replaces(asyncio.SelectorEventLoop.create_connection)
-    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+    async def create_connection(
+        self, protocol_factory: Any, host: Any = None, port: Any = None, **kwargs: Any
+    ) -> Any:
+        if not kwargs or all(kwargs[name] is None and name in _ABSENT for name in kwargs):
+            connecting = self._connect_numeric(protocol_factory, host, port)
+            if connecting is not None:
+                return await connecting
         # The attempts may be tasks of their own, which inherit this context.
         race = _Race()
         token = _race.set(race)
         try:
-            return await super().create_connection(*args, **kwargs)
+            return await super().create_connection(protocol_factory, host, port, **kwargs)
         finally:
             race.end()
             try:
@@ -130,6 +194,8 @@ class Connections(BaseLoop):
         ssl: Any,
         server_hostname: str | None,
         server_side: bool = False,
+        *,
+        context: contextvars.Context | None = None,
         **timeouts: Any,
     ) -> tuple[Any, Any]:
         # Another transport's descriptor is not this call's to close.
@@ -141,6 +207,10 @@ class Connections(BaseLoop):
             race.win(sock)
         try:
             sock.setblocking(False)
+            if context is None:
+                context = context_before_protocol()
+            # Before 3.15 nobody knows of contexts here, and subclasses may replace what is called.
+            further = {} if context is None else {"context": context}
             protocol = protocol_factory()
             waiter = self.create_future()
             if ssl:
@@ -151,14 +221,19 @@ class Connections(BaseLoop):
                     waiter,
                     server_side=server_side,
                     server_hostname=server_hostname,
+                    **further,
                     **timeouts,
                 )
             else:
-                transport = self._make_socket_transport(sock, protocol, waiter)
+                transport = self._make_socket_transport(sock, protocol, waiter, **further)
         except BaseException:
             sock.close()
             raise
-        await self._connected(transport, waiter)
+        try:
+            await self._connected(transport, waiter)
+        finally:
+            # The exception in it refers to this frame.
+            del waiter
         return transport, protocol
 
     async def _connected(self, transport: Any, waiter: asyncio.Future[None]) -> None:
@@ -185,6 +260,33 @@ class Connections(BaseLoop):
 
     # -- serving -----------------------------------------------------------------------------------
 
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], Any],
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        # From 3.15 on a server serves in the context that it was made in, as before in the one that
+        # it was started in. What is called for a connection has a copy.
+        _in_copy(
+            context,
+            self._add_reader,
+            sock.fileno(),
+            self._accept_connections,
+            protocol_factory,
+            sock,
+            sslcontext,
+            server,
+            backlog,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+        )
+
     @_replaces(asyncio.SelectorEventLoop.create_server)
     async def create_server(
         self, *args: Any, start_serving: bool = True, **kwargs: Any
@@ -201,6 +303,8 @@ class Connections(BaseLoop):
 
     async def _started(self, server: Any, start_serving: bool) -> asyncio.Server:
         """Start a server. Who fails, or is cancelled meanwhile, has none, so it is closed."""
+        if hasattr(server, "_clients"):
+            server._clients = _Clients()
         if start_serving:
             try:
                 server._start_serving()
@@ -220,6 +324,7 @@ class Connections(BaseLoop):
         backlog: int = 100,
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: contextvars.Context | None = None,
     ) -> None:
         for _ in range(backlog + 1):
             if sock.fileno() == -1:
@@ -254,6 +359,7 @@ class Connections(BaseLoop):
                     backlog,
                     ssl_handshake_timeout,
                     ssl_shutdown_timeout,
+                    *([context] if SERVERS_HAVE_CONTEXTS else []),
                 )
                 return
             if self._debug:
@@ -289,7 +395,7 @@ class Connections(BaseLoop):
         server: Any,
         timeouts: dict[str, Any],
     ) -> None:
-        """Give an accepted connection its transport. Only TLS has to be waited for, in a task."""
+        """Give an accepted connection its transport, which shakes hands by itself for TLS."""
         protocol = None
         try:
             conn.setblocking(False)
@@ -297,30 +403,24 @@ class Connections(BaseLoop):
             if not sslcontext:
                 self._make_socket_transport(conn, protocol, extra=extra, server=server)
                 return
-            waiter = self.create_future()
+            # Whom a client was turned away for is told in debug mode alone; nobody else waits.
+            waiter = self.create_future() if self._debug else None
             transport = self._make_ssl_transport(
                 conn, protocol, sslcontext, waiter,
                 server_side=True, extra=extra, server=server, **timeouts,
             )  # fmt: skip
+            if waiter is not None:
+                waiter.add_done_callback(functools.partial(self._shaken, transport, protocol))
         except BaseException as error:
             conn.close()
             if isinstance(error, SystemExit | KeyboardInterrupt):
                 raise
             self._report_accepting(error, protocol, None)
-        else:
-            self.create_task(self._shake_hands(transport, protocol, waiter))
 
-    async def _shake_hands(
-        self, transport: Any, protocol: Any, waiter: asyncio.Future[None]
-    ) -> None:
-        try:
-            await self._connected(transport, waiter)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
+    def _shaken(self, transport: Any, protocol: Any, waiter: asyncio.Future[None]) -> None:
+        """Report in debug mode the handshake that has failed."""
+        if not waiter.cancelled() and (error := waiter.exception()) is not None:
             self._report_accepting(error, protocol, transport)
-        finally:
-            del waiter
 
     def _report_accepting(self, error: BaseException, protocol: Any, transport: Any) -> None:
         """Name in debug mode why a client was turned away; else it is the client's own affair."""
@@ -337,6 +437,16 @@ class Connections(BaseLoop):
 
     # -- transports --------------------------------------------------------------------------------
 
+    @property
+    def _transports(self) -> _Transports:
+        """Transports by their descriptors. asyncio takes one out while it sends a file itself."""
+        return _Transports(self)
+
+    @_transports.setter
+    def _transports(self, _: object) -> None:
+        # asyncio's initialisation makes a table of its own. Nobody would read it.
+        pass
+
     def _make_socket_transport(
         self,
         sock: socket.socket,
@@ -345,12 +455,13 @@ class Connections(BaseLoop):
         *,
         extra: Any = None,
         server: Any = None,
+        context: contextvars.Context | None = None,
     ) -> _weft.StreamTransport:
         self._ensure_fd_no_transport(sock)
-        base_events._set_nodelay(sock)  # type: ignore[attr-defined]
-        transport = _weft.StreamTransport(self, sock, protocol, waiter, extra, server)
-        self._transports[transport._sock_fd] = transport
-        return transport
+        if type(sock) is not socket.socket:
+            base_events._set_nodelay(sock)  # type: ignore[attr-defined]
+        # It calls its protocol in the context that it is made in.
+        return _in_copy(context, _weft.StreamTransport, self, sock, protocol, waiter, extra, server)
 
     def _make_datagram_transport(
         self,
@@ -365,12 +476,20 @@ class Connections(BaseLoop):
         try:
             if isinstance(protocol, _LateProtocol):
                 protocol = protocol.make()
-            transport = _weft.DatagramTransport(self, sock, protocol, address, waiter, extra)
+            return _weft.DatagramTransport(self, sock, protocol, address, waiter, extra)
         except BaseException:
             sock.close()
             raise
-        self._transports[transport._sock_fd] = transport
-        return transport
+
+    def _make_read_pipe_transport(
+        self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None
+    ) -> _weft.ReadPipeTransport:
+        return _weft.ReadPipeTransport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None
+    ) -> _weft.WritePipeTransport:
+        return _weft.WritePipeTransport(self, pipe, protocol, waiter, extra)
 
     def _make_ssl_transport(
         self,
@@ -383,15 +502,95 @@ class Connections(BaseLoop):
         server_hostname: str | None = None,
         extra: Any = None,
         server: Any = None,
+        context: contextvars.Context | None = None,
         **timeouts: Any,
     ) -> Any:
-        ssl_protocol = sslproto.SSLProtocol(
-            self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
+        transport = self._secured(
+            protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
         )
+        self._make_socket_transport(rawsock, transport, extra=extra, server=server, context=context)
+        return transport
+
+    def _secured(
+        self,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any,
+        server_side: bool,
+        server_hostname: str | None,
+        *,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        call_connection_made: bool = True,
+    ) -> _weft.SSLTransport:
+        """Return a TLS transport that waits for the one below it."""
+        if sslproto.ssl is None:  # type: ignore[attr-defined]
+            raise RuntimeError("stdlib ssl module not available")
+        return _weft.SSLTransport(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+        )
+
+    @_replaces(asyncio.SelectorEventLoop.start_tls)
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: Any,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        **timeouts: Any,
+    ) -> Any:
+        stock = sslproto.ssl is None or not isinstance(sslcontext, sslproto.ssl.SSLContext)  # type: ignore[attr-defined]
+        if stock or type(transport) not in (_weft.StreamTransport, _weft.SSLTransport):
+            # asyncio's own TLS over what is not ours, and its own words for what cannot be.
+            return await super().start_tls(
+                transport,
+                protocol,
+                sslcontext,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                **timeouts,
+            )
+        waiter = self.create_future()
+        secured = self._secured(
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made=False,
+            **timeouts,
+        )
+        # Nothing may arrive before the TLS transport knows what it stands on.
+        transport.pause_reading()
+        if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
+            # A client that has not waited: what it said after its request is its part of the
+            # handshake. asyncio takes it for that in its newest releases.
+            reader: Any = protocol._stream_reader  # type: ignore[attr-defined]
+            if reader is not None and reader._buffer:
+                secured.data_received(bytes(reader._buffer))
+                reader._buffer.clear()
+        transport.set_protocol(secured)
+        connected = self.call_soon(secured.connection_made, transport)
+        resumed = self.call_soon(transport.resume_reading)
         try:
-            self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
+            await waiter
         except BaseException:
-            # It never was open, so nobody has to close it.
-            ssl_protocol._app_transport._closed = True
+            transport.close()
+            connected.cancel()
+            resumed.cancel()
             raise
-        return ssl_protocol._app_transport
+        finally:
+            # The exception in it refers to this frame.
+            del waiter
+        # What had been closed before it could be upgraded: asyncio says so by None.
+        return secured if secured._transport is not None else None

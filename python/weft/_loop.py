@@ -17,8 +17,10 @@ from collections.abc import Callable
 from typing import Any, TypeVarTuple
 
 from weft import _compat, _registry
+from weft._children import Children, Processes
 from weft._connections import Connections
 from weft._readiness import ReadinessView
+from weft._sendfile import Files
 from weft._weft import EventLoop
 
 # Its names are looked up as asyncio's own loop does it, which is where tests replace them.
@@ -29,7 +31,7 @@ __all__ = ["Loop"]
 _Ts = TypeVarTuple("_Ts")
 
 
-class Loop(Connections):
+class Loop(Connections, Processes, Files):
     """An asyncio event loop.
 
     Make one with `weft.new_event_loop()`; use it wherever an `asyncio.AbstractEventLoop` is
@@ -44,6 +46,7 @@ class Loop(Connections):
         _registry.connect()
         self._prepare()
         super().__init__(ReadinessView(self))
+        self._children = Children(self)
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -78,6 +81,7 @@ class Loop(Connections):
         is running.
         """
         super().close()
+        self._children.close()
         self._release()
 
     # -- names -------------------------------------------------------------------------------------

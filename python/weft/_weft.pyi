@@ -33,13 +33,25 @@ from typing import (
     overload,
 )
 
-from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
-from _typeshed import ReadableBuffer as _ReadableBuffer
+from _typeshed import (
+    FileDescriptorLike,
+    ReadableBuffer,
+    WriteableBuffer,
+)
+from _typeshed import (
+    ReadableBuffer as _ReadableBuffer,
+)
 from typing_extensions import disjoint_base
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
+_T1 = TypeVar("_T1")
+_T2 = TypeVar("_T2")
+_T3 = TypeVar("_T3")
+_T4 = TypeVar("_T4")
+_T5 = TypeVar("_T5")
+_T6 = TypeVar("_T6")
 _FutureT = TypeVar("_FutureT", bound=asyncio.Future[Any])
 _Ts = TypeVarTuple("_Ts")
 _Data: TypeAlias = bytes | bytearray | memoryview[Any]
@@ -52,6 +64,7 @@ else:
 __all__ = [
     "Barrier",
     "BoundedSemaphore",
+    "Clients",
     "Condition",
     "DatagramTransport",
     "Event",
@@ -61,6 +74,8 @@ __all__ = [
     "Lock",
     "Queue",
     "QueueShutDown",
+    "ReadPipeTransport",
+    "SSLTransport",
     "Semaphore",
     "StreamReader",
     "StreamReaderProtocol",
@@ -72,9 +87,11 @@ __all__ = [
     "TimerHandle",
     "WorkQueue",
     "WorkerPool",
+    "WritePipeTransport",
     "__version__",
     "alive_tasks",
     "as_completed",
+    "coroutine_function",
     "create_task",
     "current_task",
     "ensure_future",
@@ -106,7 +123,7 @@ def sleep(delay: float, result: _T) -> Coroutine[Any, Any, _T]: ...
 
 def timeout(delay: float | None) -> asyncio.Timeout: ...
 def timeout_at(when: float | None) -> asyncio.Timeout: ...
-def wait_for(fut: Awaitable[_T], timeout: float | None) -> Coroutine[Any, Any, _T]: ...
+async def wait_for(fut: Awaitable[_T], timeout: float | None) -> _T: ...
 def _use_timeout(cls: type[Timeout], /) -> None: ...
 
 @disjoint_base
@@ -141,6 +158,7 @@ def _use_task_group(cls: type[TaskGroup], /) -> None: ...
 @disjoint_base
 class TaskGroup:
     _entered: bool
+    _cancel_on_enter: bool
     _exiting: bool
     _aborting: bool
     _parent_cancel_requested: bool
@@ -148,7 +166,7 @@ class TaskGroup:
     _parent_task: asyncio.Task[Any] | None
     _base_error: BaseException | None
     _on_completed_fut: asyncio.Future[Any] | None
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def __init__(self) -> None: ...
     def __aenter__(self) -> Coroutine[Any, Any, Self]: ...
     def __aexit__(
         self,
@@ -156,14 +174,26 @@ class TaskGroup:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> Coroutine[Any, Any, None]: ...
-    def create_task(
-        self,
-        coro: _Coroutine[_T],
-        *,
-        name: str | None = None,
-        context: Context | None = None,
-        **kwargs: Any,
-    ) -> Task[_T]: ...
+    if sys.version_info >= (3, 15):
+        def cancel(self) -> None: ...
+    if sys.version_info >= (3, 14):
+        def create_task(
+            self,
+            coro: _Coroutine[_T],
+            *,
+            name: str | None = None,
+            context: Context | None = None,
+            **kwargs: Any,
+        ) -> Task[_T]: ...
+    else:
+        def create_task(
+            self,
+            coro: _Coroutine[_T],
+            *,
+            name: str | None = None,
+            context: Context | None = None,
+        ) -> Task[_T]: ...
+
     def _is_base_error(self, exc: BaseException, /) -> bool: ...
     def _abort(self) -> None: ...
     @property
@@ -239,9 +269,21 @@ class _Completions(
 def as_completed(
     fs: Iterable[Awaitable[_T]], *, timeout: float | None = None
 ) -> _Completions[_T]: ...
-def create_task(
-    coro: _Coroutine[_T], *, name: str | None = None, context: Context | None = None, **kwargs: Any
-) -> asyncio.Task[_T]: ...
+
+if sys.version_info >= (3, 14):
+    def create_task(
+        coro: _Coroutine[_T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **kwargs: Any,
+    ) -> asyncio.Task[_T]: ...
+
+else:
+    def create_task(
+        coro: _Coroutine[_T], *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[_T]: ...
+
 def current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[Any] | None: ...
 @overload
 def ensure_future(  # type: ignore[overload-overlap]
@@ -251,6 +293,131 @@ def ensure_future(  # type: ignore[overload-overlap]
 def ensure_future(
     coro_or_future: Awaitable[_T], *, loop: asyncio.AbstractEventLoop | None = None
 ) -> asyncio.Task[_T]: ...
+
+# Up to six of different types; a list of all the same type is what more of them are.
+@overload
+def gather(  # type: ignore[overload-overlap]
+    coro_or_future1: Awaitable[_T1], /, *, return_exceptions: Literal[False] = False
+) -> asyncio.Future[tuple[_T1]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]
+    coro_or_future1: Awaitable[_T1],
+    coro_or_future2: Awaitable[_T2],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> asyncio.Future[tuple[_T1, _T2]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]
+    coro_or_future1: Awaitable[_T1],
+    coro_or_future2: Awaitable[_T2],
+    coro_or_future3: Awaitable[_T3],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> asyncio.Future[tuple[_T1, _T2, _T3]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]
+    coro_or_future1: Awaitable[_T1],
+    coro_or_future2: Awaitable[_T2],
+    coro_or_future3: Awaitable[_T3],
+    coro_or_future4: Awaitable[_T4],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> asyncio.Future[tuple[_T1, _T2, _T3, _T4]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]
+    coro_or_future1: Awaitable[_T1],
+    coro_or_future2: Awaitable[_T2],
+    coro_or_future3: Awaitable[_T3],
+    coro_or_future4: Awaitable[_T4],
+    coro_or_future5: Awaitable[_T5],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> asyncio.Future[tuple[_T1, _T2, _T3, _T4, _T5]]: ...
+@overload
+def gather(  # type: ignore[overload-overlap]
+    coro_or_future1: Awaitable[_T1],
+    coro_or_future2: Awaitable[_T2],
+    coro_or_future3: Awaitable[_T3],
+    coro_or_future4: Awaitable[_T4],
+    coro_or_future5: Awaitable[_T5],
+    coro_or_future6: Awaitable[_T6],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> asyncio.Future[tuple[_T1, _T2, _T3, _T4, _T5, _T6]]: ...
+@overload
+def gather(
+    coro_or_future1: Awaitable[_T1], /, *, return_exceptions: bool
+) -> asyncio.Future[tuple[_T1 | BaseException]]: ...
+@overload
+def gather(
+    coro_or_future1: Awaitable[_T1], coro_or_future2: Awaitable[_T2], /, *, return_exceptions: bool
+) -> asyncio.Future[tuple[_T1 | BaseException, _T2 | BaseException]]: ...
+@overload
+def gather(
+    coro_or_future1: Awaitable[_T1],
+    coro_or_future2: Awaitable[_T2],
+    coro_or_future3: Awaitable[_T3],
+    /,
+    *,
+    return_exceptions: bool,
+) -> asyncio.Future[tuple[_T1 | BaseException, _T2 | BaseException, _T3 | BaseException]]: ...
+@overload
+def gather(
+    coro_or_future1: Awaitable[_T1],
+    coro_or_future2: Awaitable[_T2],
+    coro_or_future3: Awaitable[_T3],
+    coro_or_future4: Awaitable[_T4],
+    /,
+    *,
+    return_exceptions: bool,
+) -> asyncio.Future[
+    tuple[_T1 | BaseException, _T2 | BaseException, _T3 | BaseException, _T4 | BaseException]
+]: ...
+@overload
+def gather(
+    coro_or_future1: Awaitable[_T1],
+    coro_or_future2: Awaitable[_T2],
+    coro_or_future3: Awaitable[_T3],
+    coro_or_future4: Awaitable[_T4],
+    coro_or_future5: Awaitable[_T5],
+    /,
+    *,
+    return_exceptions: bool,
+) -> asyncio.Future[
+    tuple[
+        _T1 | BaseException,
+        _T2 | BaseException,
+        _T3 | BaseException,
+        _T4 | BaseException,
+        _T5 | BaseException,
+    ]
+]: ...
+@overload
+def gather(
+    coro_or_future1: Awaitable[_T1],
+    coro_or_future2: Awaitable[_T2],
+    coro_or_future3: Awaitable[_T3],
+    coro_or_future4: Awaitable[_T4],
+    coro_or_future5: Awaitable[_T5],
+    coro_or_future6: Awaitable[_T6],
+    /,
+    *,
+    return_exceptions: bool,
+) -> asyncio.Future[
+    tuple[
+        _T1 | BaseException,
+        _T2 | BaseException,
+        _T3 | BaseException,
+        _T4 | BaseException,
+        _T5 | BaseException,
+        _T6 | BaseException,
+    ]
+]: ...
 @overload
 def gather(
     *coros_or_futures: Awaitable[_T], return_exceptions: Literal[False] = False
@@ -323,6 +490,7 @@ class EventLoop:
     async def sock_sendall(self, sock: socket, data: ReadableBuffer) -> None: ...
     async def sock_sendto(self, sock: socket, data: ReadableBuffer, address: _Address) -> int: ...
     async def sock_accept(self, sock: socket) -> tuple[socket, _RetAddress]: ...
+    async def sock_connect(self, sock: socket, address: _Address) -> None: ...
     def time(self) -> float: ...
     def is_closed(self) -> bool: ...
     def is_running(self) -> bool: ...
@@ -335,20 +503,42 @@ class EventLoop:
     def _add_callback(self, handle: asyncio.Handle, /) -> None: ...
     def _write_to_self(self) -> None: ...
     def _add_reader(
-        self, fd: FileDescriptorLike, callback: Callable[..., object], *args: Any
+        self,
+        fd: FileDescriptorLike,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
     ) -> Handle: ...
     def _add_writer(
-        self, fd: FileDescriptorLike, callback: Callable[..., object], *args: Any
+        self,
+        fd: FileDescriptorLike,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
     ) -> Handle: ...
     def _remove_reader(self, fd: FileDescriptorLike, /) -> bool: ...
     def _remove_writer(self, fd: FileDescriptorLike, /) -> bool: ...
     def _interest(self, fd: FileDescriptorLike, /) -> int: ...
+    def _ensure_fd_no_transport(self, fd: FileDescriptorLike, /) -> None: ...
+    def _owners(self) -> dict[int, Any]: ...
+    def _set_owner(self, fd: int, transport: Any) -> None: ...
+    def _connect_numeric(
+        self, protocol_factory: Callable[[], Any], host: Any, port: Any
+    ) -> Coroutine[Any, Any, tuple[Any, Any]] | None: ...
+    def _accept_connections(
+        self,
+        protocol_factory: Callable[[], Any],
+        sock: socket,
+        sslcontext: Any,
+        server: Any,
+        backlog: int,
+        ssl_handshake_timeout: float | None,
+        ssl_shutdown_timeout: float | None,
+    ) -> None: ...
 
 # -- threads ---------------------------------------------------------------------------------------
 
-def to_thread(
-    func: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
-) -> Coroutine[Any, Any, _T]: ...
+async def to_thread(func: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T: ...
 
 # For weft._executor.Executor. An item is a work item of ThreadPoolExecutor's, a job, or None.
 
@@ -405,7 +595,8 @@ class Queue(asyncio.Queue[_T]):
 
 # The native parts: `weft._locks` joins them with asyncio's classes, which say more about the types.
 
-def special_method(method: _T, /) -> _T: ...
+def coroutine_function(native: _T, original: object, /) -> _T: ...
+def special_method(native: _T, original: _T, /) -> _T: ...
 
 class _Entered:
     async def __aenter__(self) -> None: ...
@@ -477,6 +668,65 @@ class Barrier:
     async def __aexit__(self, *args: object) -> None: ...
 
 # -- transports ------------------------------------------------------------------------------------
+
+@disjoint_base
+class Clients:
+    def __init__(self) -> None: ...
+    def add(self, transport: asyncio.BaseTransport, /) -> None: ...
+    def discard(self, transport: asyncio.BaseTransport, /) -> None: ...
+    def copy(self) -> set[Any]: ...
+    def _count(self) -> int: ...
+
+# What asyncio.Transport declares is not repeated.
+@final
+class SSLTransport(asyncio.Transport):
+    _start_tls_compatible: ClassVar[bool]
+    _sendfile_compatible: ClassVar[Any]
+    def __init__(
+        self,
+        loop: EventLoop,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        waiter: asyncio.Future[None] | None,
+        server_side: bool,
+        server_hostname: str | None,
+        call_connection_made: bool,
+        ssl_handshake_timeout: float | None,
+        ssl_shutdown_timeout: float | None,
+        /,
+    ) -> None: ...
+    def __del__(self) -> None: ...
+    def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def get_read_buffer_size(self) -> int: ...
+    def get_read_buffer_limits(self) -> tuple[int, int]: ...
+    def connection_made(self, transport: asyncio.BaseTransport, /) -> None: ...
+    def connection_lost(self, exc: BaseException | None, /) -> None: ...
+    def data_received(self, data: bytes, /) -> None: ...
+    def eof_received(self) -> bool: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def _force_close(self, exc: BaseException | None, /) -> None: ...
+    def _test__append_write_backlog(self, data: _Data, /) -> None: ...
+    def _check_handshake_timeout(self) -> None: ...
+    def _check_shutdown_timeout(self) -> None: ...
+    def _read_more(self) -> None: ...
+    def _resume(self) -> None: ...
+    @property
+    def _ssl_protocol(self) -> SSLTransport: ...
+    @property
+    def _transport(self) -> Any: ...
+    @property
+    def _sslcontext(self) -> Any: ...
+    @property
+    def _protocol(self) -> asyncio.BaseProtocol | None: ...
+    @property
+    def _loop(self) -> EventLoop | None: ...
+    @property
+    def _closed(self) -> bool: ...
+    @property
+    def _protocol_paused(self) -> bool: ...
+    @property
+    def _app_reading_paused(self) -> bool: ...
 
 @final
 class StreamTransport(asyncio.Transport):
@@ -592,6 +842,49 @@ class StreamWriter:
     def write(self, data: _Data) -> None: ...
     def writelines(self, data: Iterable[_Data]) -> None: ...
     async def drain(self) -> None: ...
+
+class _PipeTransport(asyncio.BaseTransport):
+    _pipe: Any
+    # loop, pipe, protocol, waiter, extra
+    def __init__(self, *args: Any) -> None: ...
+    def __del__(self) -> None: ...
+    def is_closing(self) -> bool: ...
+    def close(self) -> None: ...
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
+    def get_protocol(self) -> asyncio.BaseProtocol: ...
+    def _start(self) -> None: ...
+    def _call_connection_lost(self, exc: BaseException | None, /) -> None: ...
+    @property
+    def _fileno(self) -> int: ...
+    @property
+    def _loop(self) -> EventLoop | None: ...
+    @property
+    def _protocol(self) -> asyncio.BaseProtocol | None: ...
+    @property
+    def _closing(self) -> bool: ...
+
+@final
+class ReadPipeTransport(_PipeTransport, asyncio.ReadTransport):
+    max_size: ClassVar[int]
+    def is_reading(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    @property
+    def _paused(self) -> bool: ...
+
+@final
+class WritePipeTransport(_PipeTransport, asyncio.Transport):
+    def abort(self) -> None: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+    def get_write_buffer_limits(self) -> tuple[int, int]: ...
+    def write(self, data: _Data) -> None: ...
+    def write_eof(self) -> None: ...
+    def can_write_eof(self) -> bool: ...
+    @property
+    def _conn_lost(self) -> int: ...
+    @property
+    def _protocol_paused(self) -> bool: ...
 
 @final
 class DatagramTransport(asyncio.Transport, asyncio.DatagramTransport):

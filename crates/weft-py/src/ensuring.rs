@@ -225,6 +225,10 @@ pub fn functions() -> Vec<ffi::PyMethodDef> {
     vec![
         method!(fast "ensure_future" => ensure_future_function,
             "ensure_future($module, /, coro_or_future, *, loop=None)\n--\n\nReturn a future for an awaitable: itself, or a new task that awaits it."),
+        #[cfg(not(Py_3_14))]
+        method!(fast "create_task" => create_task,
+            "create_task($module, /, coro, *, name=None, context=None)\n--\n\nSchedule a coroutine on the running loop and return its task."),
+        #[cfg(Py_3_14)]
         method!(fast "create_task" => create_task,
             "create_task($module, /, coro, **kwargs)\n--\n\nSchedule a coroutine on the running loop and return its task."),
         method!(fast "current_task" => current_task,

@@ -2,7 +2,29 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyAny, PyDict, PyTuple, PyType};
+use pyo3::types::{PyAny, PyByteArray, PyDict, PyTuple, PyType};
+
+/// `asyncio.Server`, with its methods as they were at import.
+#[derive(Debug)]
+pub struct StockServer {
+    /// The class.
+    pub class: Py<PyAny>,
+    /// What counts a connection.
+    pub attach: Py<PyAny>,
+    /// What counts it out.
+    pub detach: Py<PyAny>,
+}
+
+impl StockServer {
+    fn find(py: Python<'_>) -> PyResult<Self> {
+        let class = py.import("asyncio.base_events")?.getattr("Server")?;
+        Ok(Self {
+            attach: class.getattr("_attach")?.unbind(),
+            detach: class.getattr("_detach")?.unbind(),
+            class: class.unbind(),
+        })
+    }
+}
 
 /// Objects of the standard library.
 #[derive(Debug)]
@@ -75,6 +97,16 @@ pub struct Imports {
     pub warn: Py<PyAny>,
     /// `asyncio.format_helpers.extract_stack`.
     pub extract_stack: Py<PyAny>,
+    /// `socket.socket`.
+    pub socket: Py<PyAny>,
+    /// `socket.socket.accept`, unbound, as it was at import.
+    pub socket_accept: Py<PyAny>,
+    /// `asyncio.trsock.TransportSocket`.
+    pub transport_socket: Py<PyAny>,
+    /// `asyncio.Server`.
+    pub server: StockServer,
+    /// `asyncio.BufferedProtocol`.
+    pub buffered_protocol: Py<PyAny>,
     /// `contextvars.Context.run`, unbound.
     pub context_run: Py<PyAny>,
     /// `asyncio.tasks._current_tasks`, or `_asyncio._swap_current_task` from Python 3.14.
@@ -110,6 +142,81 @@ pub struct Imports {
 }
 
 static IMPORTS: PyOnceLock<Imports> = PyOnceLock::new();
+
+/// What TLS needs of the standard library, looked up with the first TLS connection: a Python may lack it.
+#[derive(Debug)]
+pub struct Tls {
+    /// `ssl.MemoryBIO`.
+    pub memory_bio: Py<PyAny>,
+    /// `ssl.SSLObject`.
+    pub ssl_object: Py<PyType>,
+    /// `_ssl._SSLSocket`, what an `SSLObject` hands everything on to.
+    pub ssl_socket: Py<PyType>,
+    /// `ssl.SSLError`.
+    pub error: Py<PyType>,
+    /// `ssl.CertificateError`.
+    pub certificate_error: Py<PyType>,
+    /// `ssl.SSLWantReadError`.
+    pub want_read_error: Py<PyType>,
+    /// `ssl.SSLSyscallError`.
+    pub syscall_error: Py<PyType>,
+    /// `asyncio.sslproto._create_transport_context`.
+    pub create_context: Py<PyAny>,
+    /// `asyncio.sslproto.logger`.
+    pub logger: Py<PyAny>,
+    /// `asyncio.constants`, which has the time-outs.
+    pub constants: Py<PyAny>,
+    /// Memory that records are decrypted into, for whoever reads at the moment.
+    pub plaintext: Py<PyByteArray>,
+    /// The size of that memory: that of the largest record.
+    pub record_size: Py<PyAny>,
+}
+
+/// The most bytes that a TLS record carries.
+pub const RECORD_SIZE: usize = 16 * 1024;
+
+static TLS: PyOnceLock<Tls> = PyOnceLock::new();
+
+/// What TLS needs.
+///
+/// # Errors
+/// `ImportError` where this Python has no TLS.
+#[inline]
+pub fn tls(py: Python<'_>) -> PyResult<&'static Tls> {
+    match TLS.get(py) {
+        Some(tls) => Ok(tls),
+        None => load_tls(py),
+    }
+}
+
+#[cold]
+fn load_tls(py: Python<'_>) -> PyResult<&'static Tls> {
+    TLS.get_or_try_init(py, || {
+        let ssl = py.import("ssl")?;
+        let protocol = py.import("asyncio.sslproto")?;
+        let class = |name: &str| -> PyResult<Py<PyType>> {
+            Ok(ssl.getattr(name)?.cast_into::<PyType>()?.unbind())
+        };
+        Ok(Tls {
+            memory_bio: ssl.getattr("MemoryBIO")?.unbind(),
+            ssl_object: class("SSLObject")?,
+            ssl_socket: py
+                .import("_ssl")?
+                .getattr("_SSLSocket")?
+                .cast_into::<PyType>()?
+                .unbind(),
+            error: class("SSLError")?,
+            certificate_error: class("CertificateError")?,
+            want_read_error: class("SSLWantReadError")?,
+            syscall_error: class("SSLSyscallError")?,
+            create_context: protocol.getattr("_create_transport_context")?.unbind(),
+            logger: protocol.getattr("logger")?.unbind(),
+            constants: py.import("asyncio.constants")?.into_any().unbind(),
+            plaintext: PyByteArray::new(py, &[0; RECORD_SIZE]).unbind(),
+            record_size: RECORD_SIZE.into_pyobject(py)?.into_any().unbind(),
+        })
+    })
+}
 
 /// The table, which the module's initialisation has filled.
 ///
@@ -148,6 +255,7 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
         let time = py.import("time")?;
         let locks = py.import("asyncio.locks")?;
         let lock = locks.getattr("Lock")?;
+        let socket = py.import("socket")?.getattr("socket")?;
         Ok(Imports {
             future_result: future.getattr("result")?.unbind(),
             future_set_result: future.getattr("set_result")?.unbind(),
@@ -203,6 +311,17 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
             extract_stack: py
                 .import("asyncio.format_helpers")?
                 .getattr("extract_stack")?
+                .unbind(),
+            server: StockServer::find(py)?,
+            socket_accept: socket.getattr("accept")?.unbind(),
+            socket: socket.unbind(),
+            transport_socket: py
+                .import("asyncio.trsock")?
+                .getattr("TransportSocket")?
+                .unbind(),
+            buffered_protocol: py
+                .import("asyncio.protocols")?
+                .getattr("BufferedProtocol")?
                 .unbind(),
             context_run: py
                 .import("contextvars")?

@@ -50,6 +50,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::context::verify(py)?;
     ffi::stop::make(py)?;
     ffi::special::register(module)?;
+    ffi::coroutine_function::register(module)?;
     clock::remember(py);
     event_loop::handles::register(module)?;
     futures::register(module)?;
@@ -69,7 +70,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
         taskgroups::functions(),
         executor::functions(),
     ] {
-        ffi::method::add_functions(module, functions)?;
+        ffi::coroutine_function::add_functions_of_asyncio(module, functions)?;
     }
     transports::register(module)?;
     streams::register(module)?;
@@ -77,6 +78,7 @@ fn _weft(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let mut methods = futures::loop_methods();
     methods.extend(tasks::loop_methods());
     methods.extend(executor::loop_methods());
+    methods.extend(transports::loop_methods());
     event_loop::register(module, methods)?;
     sockets::register(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;

@@ -117,13 +117,14 @@ fn release<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 }
 
 /// The methods that native code calls on itself, as far as they can be replaced.
-const REPLACEABLE: [&str; 6] = [
+const REPLACEABLE: [&str; 7] = [
     "call_soon",
     "create_task",
     "time",
     "run_in_executor",
     "create_future",
     "call_soon_threadsafe",
+    "sock_connect",
 ];
 
 /// After an attribute was set on an instance: whether it replaces a method that native code relies on.
@@ -153,6 +154,8 @@ fn find_overridden(object: &Bound<'_, PyAny>) -> PyResult<()> {
     for name in ["run_in_executor", "create_future", "call_soon_threadsafe"] {
         overridden.executor |= is_replaced(object, &native, name)?;
     }
+    overridden.connecting = is_replaced(object, &native, "create_future")?
+        || is_other(object, &native, "sock_connect")?;
     state.overridden.set(overridden);
     // The look-ups have made Python number the class, if it can.
     state.class_version.set(class_version(object));
@@ -166,12 +169,16 @@ fn is_replaced(
     native: &Bound<'_, PyType>,
     name: &str,
 ) -> PyResult<bool> {
-    let found = object.getattr(name)?;
+    Ok(!is_builtin(&object.getattr(name)?) || is_other(object, native, name)?)
+}
+
+/// As [`is_replaced`], for a method that stands for a coroutine function of asyncio's.
+fn is_other(object: &Bound<'_, PyAny>, native: &Bound<'_, PyType>, name: &str) -> PyResult<bool> {
     // An instance of a class that this module was reloaded after is not bound.
     let Ok(ours) = native.getattr(name)?.call_method1("__get__", (object,)) else {
         return Ok(true);
     };
-    Ok(!is_builtin(&found) || !found.eq(&ours)?)
+    Ok(!object.getattr(name)?.eq(&ours)?)
 }
 
 /// `_prepare()`: called by `Loop.__init__`.
@@ -208,6 +215,7 @@ impl EventLoop {
                 create_task: true,
                 time: true,
                 executor: true,
+                connecting: true,
             },
         }
     }

@@ -126,5 +126,10 @@ pub fn restore_task<'py>(
     event_loop: &Bound<'py, PyAny>,
     task: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<()> {
+    let current = registered_task(event_loop)?;
+    if current.as_ref().map(Bound::as_ptr) == task.map(Bound::as_ptr) {
+        // Nothing was begun. The registry would not be told while the loop does not run.
+        return Ok(());
+    }
     swap(event_loop, task)
 }

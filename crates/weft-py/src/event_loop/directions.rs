@@ -39,13 +39,20 @@ pub enum Waiter {
         /// What to call with it.
         job: Job,
     },
+    /// A native transport, each time. Level-triggered, as a handle.
+    Transport {
+        /// The transport.
+        object: Reference,
+        /// What to call with it.
+        job: Job,
+    },
 }
 
 impl Waiter {
     fn traverse(&self, visit: Visit) -> c_int {
         match self {
             Self::Handle(handle) => visit_handle(handle, visit),
-            Self::Operation { object, .. } => visit.object(object),
+            Self::Operation { object, .. } | Self::Transport { object, .. } => visit.object(object),
         }
     }
 
@@ -62,7 +69,7 @@ impl Waiter {
     pub(super) fn ready(&self, py: Python<'_>) -> Ready {
         match self {
             Self::Handle(handle) => Ready::Handle(handle.bind(py).clone().into()),
-            Self::Operation { object, job } => Ready::Job {
+            Self::Operation { object, job } | Self::Transport { object, job } => Ready::Job {
                 run: *job,
                 object: object.bind(py).clone().into(),
                 argument: None,
@@ -71,7 +78,16 @@ impl Waiter {
     }
 
     fn is(&self, operation: &Bound<'_, PyAny>) -> bool {
-        matches!(self, Self::Operation { object, .. } if object.as_ptr() == operation.as_ptr())
+        matches!(
+            self,
+            Self::Operation { object, .. } | Self::Transport { object, .. }
+                if object.as_ptr() == operation.as_ptr()
+        )
+    }
+
+    /// Whether it waits for the descriptor itself, whichever open file that is, and not for a socket.
+    fn is_standing(&self) -> bool {
+        matches!(self, Self::Handle(_) | Self::Transport { .. })
     }
 }
 
@@ -92,6 +108,9 @@ pub struct Directions {
     registration: Registration,
     /// A weak reference to the socket whose operations have waited here last.
     socket: Option<Reference>,
+    /// The object, if it was one, that the handles were added with, and as long as there are any: one that has been
+    /// closed meanwhile no longer knows its descriptor.
+    file: Option<Reference>,
 }
 
 impl Directions {
@@ -102,10 +121,13 @@ impl Directions {
                 return answer;
             }
         }
-        match &self.socket {
-            Some(socket) => visit.object(socket),
-            None => 0,
+        for object in [&self.socket, &self.file].into_iter().flatten() {
+            let answer = visit.object(object);
+            if answer != 0 {
+                return answer;
+            }
         }
+        0
     }
 
     pub(super) fn empty(&self, py: Python<'_>) {
@@ -143,7 +165,7 @@ impl Directions {
         self.place(reading).take()
     }
 
-    /// Takes `operation` out, if it is who waits for a direction.
+    /// Takes `operation`, or a transport, out, if it is who waits for a direction.
     #[inline]
     pub(super) fn take_operation(
         &mut self,
@@ -200,11 +222,37 @@ impl Directions {
 
     /// Whether this is all about the operations of another socket than `socket`, whose descriptor it was before.
     pub(super) fn is_of_another(&self, socket: &Bound<'_, PyAny>) -> bool {
-        let has_handle = [&self.reader, &self.writer]
+        let is_standing = [&self.reader, &self.writer]
             .into_iter()
             .flatten()
-            .any(|waiter| matches!(waiter, Waiter::Handle(_)));
-        !has_handle && self.socket.is_some() && !self.is_of(socket)
+            .any(Waiter::is_standing);
+        !is_standing && self.socket.is_some() && !self.is_of(socket)
+    }
+
+    fn has_handle(&self) -> bool {
+        [&self.reader, &self.writer]
+            .into_iter()
+            .flatten()
+            .any(|waiter| matches!(waiter, Waiter::Handle(_)))
+    }
+
+    /// Remembers the object that handles are added with, unless there is one; returns what is not needed.
+    pub(super) fn remember_file(&mut self, file: Option<Reference>) -> Option<Reference> {
+        if !self.has_handle() {
+            return self.file.take();
+        }
+        if self.file.is_some() {
+            return file;
+        }
+        self.file = file;
+        None
+    }
+
+    /// Whether handles were added with this object.
+    pub(super) fn is_of_file(&self, object: &Bound<'_, PyAny>) -> bool {
+        self.file
+            .as_ref()
+            .is_some_and(|file| file.as_ptr() == object.as_ptr())
     }
 
     /// Remembers whose operations wait here; returns the old reference.
@@ -214,7 +262,7 @@ impl Directions {
 
     /// How the descriptor should be registered.
     fn wanted(&self) -> Registration {
-        if self.writer.is_some() || matches!(self.reader, Some(Waiter::Handle(_))) {
+        if self.writer.is_some() || self.reader.as_ref().is_some_and(Waiter::is_standing) {
             Registration::Level(self.interest())
         } else if self.socket.is_some() {
             Registration::Arrivals

@@ -15,13 +15,16 @@ mod attributes;
 mod current_task;
 mod directions;
 pub mod handles;
+mod owners;
 mod ready;
 mod run;
 mod schedule;
 mod watches;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::c_int;
+use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
@@ -32,13 +35,13 @@ pub use current_task::{
 };
 pub use ready::{Job, Ready};
 pub use schedule::{
-    InItsPlace, call_soon_by_method, call_soon_directly, job_at, job_later, job_soon,
-    set_callable_for,
+    InItsPlace, call_soon, call_soon_by_method, call_soon_directly, call_soon_in, job_at,
+    job_later, job_soon, set_callable_for,
 };
 use watches::Watch;
 pub use watches::{
-    Interest, Notice, announce_again, is_waiting, rewatch, stop_waiting, unwatch, wait_until_ready,
-    watch,
+    Interest, Notice, announce_again, hand_over, is_waiting, rewatch, stop_waiting, unwatch,
+    wait_as_transport, wait_until_ready, watch,
 };
 
 use crate::event_loop::handles::HANDLE;
@@ -55,6 +58,8 @@ pub struct EventLoop {
     timers: RefCell<TimerQueue<Reference>>,
     cancelled_timers: Cell<usize>,
     watches: RefCell<WatchTable<Watch>>,
+    /// Weak references to transports, by their descriptors; see [`owners`].
+    owners: RefCell<HashMap<RawFd, Reference>>,
     /// `None` before the first use and after `close()`.
     poller: RefCell<Option<Poller>>,
     waker: RefCell<Option<Waker>>,
@@ -64,6 +69,8 @@ pub struct EventLoop {
     closed: Cell<bool>,
     stopping: Cell<bool>,
     debug: Cell<bool>,
+    /// In debug mode: a handle has run well, and is to be emptied when it has been timed.
+    ran: Cell<bool>,
     /// Whether `call_soon` or one of its like was replaced, by a subclass or on the instance …
     overridden: Cell<Overridden>,
     /// … as found when the class had this version.
@@ -89,6 +96,8 @@ struct Overridden {
     time: bool,
     /// One of those that running a function in a thread calls.
     executor: bool,
+    /// One of those that making a connection calls.
+    connecting: bool,
 }
 
 impl Default for EventLoop {
@@ -98,12 +107,14 @@ impl Default for EventLoop {
             timers: RefCell::default(),
             cancelled_timers: Cell::default(),
             watches: RefCell::default(),
+            owners: RefCell::default(),
             poller: RefCell::default(),
             waker: RefCell::default(),
             sleeping: Cell::default(),
             closed: Cell::new(true),
             stopping: Cell::default(),
             debug: Cell::default(),
+            ran: Cell::default(),
             overridden: Cell::default(),
             class_version: Cell::default(),
             thread_id: Slot::empty(),
@@ -238,6 +249,12 @@ impl EventLoop {
         self.schedules_directly(event_loop) && !self.overridden(event_loop).executor
     }
 
+    /// Whether a connection can be made without asking the loop's own methods.
+    #[inline]
+    pub fn connects_natively(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        self.schedules_directly(event_loop) && !self.overridden(event_loop).connecting
+    }
+
     /// What runs functions in threads; empty before the first one.
     #[inline]
     pub fn default_executor(&self) -> &Slot {
@@ -338,6 +355,7 @@ pub fn register(module: &Bound<'_, PyModule>, extra: Vec<pyo3::ffi::PyMethodDef>
     let mut methods = schedule::methods();
     methods.extend(run::methods());
     methods.extend(watches::methods());
+    methods.extend(owners::methods());
     methods.extend(attributes::methods());
     methods.extend(extra);
     let mut slots = class_slots::<EventLoopClass>();

@@ -1,8 +1,9 @@
 //! Turns of the loop.
 //!
 //! A turn polls, moves due timers into the ready queue, and runs what was ready when the turn began, in order. While
-//! work is ready the poll does not block, keeps the GIL, and is left out of most turns: [`POLL_EVERY`] turns or
-//! [`RUN_BETWEEN_POLLS`] callbacks, whichever comes first, bound how long I/O and timers can wait for their turn.
+//! work is ready the poll does not block, keeps the GIL, and is left out of some turns: [`POLL_EVERY`] turns or
+//! [`RUN_BETWEEN_POLLS`] callbacks, whichever comes first, bound how long I/O can wait for its turn. Timers are looked
+//! at in every turn.
 
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ use crate::ffi::method::Returned;
 use crate::imports::imports;
 use crate::method;
 
-/// With work ready, descriptors and timers are looked at once in so many turns …
-const POLL_EVERY: u32 = 8;
+/// With work ready, descriptors are looked at once in so many turns …
+const POLL_EVERY: u32 = 2;
 /// … or as soon as so many callbacks have run since the last look.
 const RUN_BETWEEN_POLLS: usize = 64;
 /// Cancelled timers are swept out when there are more than this many timers …
@@ -86,8 +87,8 @@ fn turn(state: &EventLoop, event_loop: &Bound<'_, PyAny>, run: &mut Run) -> PyRe
         run.turns_since_poll = 0;
         run.ran_since_poll = 0;
         poll(state, event_loop, &mut run.events)?;
-        move_due_timers(state, event_loop)?;
     }
+    move_due_timers(state, event_loop)?;
     let count = state.ready.len();
     run.ran_since_poll += count;
     for _ in 0..count {
@@ -180,6 +181,7 @@ fn execute_timed(state: &EventLoop, event_loop: &Bound<'_, PyAny>, entry: Ready)
         Ready::Io { .. } => None,
     };
     let start = state.now(event_loop)?;
+    state.ran.set(false);
     let outcome = execute(state, event_loop, entry);
     event_loop.setattr(current, py.None())?;
     outcome?;
@@ -191,15 +193,18 @@ fn execute_timed(state: &EventLoop, event_loop: &Bound<'_, PyAny>, entry: Ready)
         .getattr(intern!(py, "slow_callback_duration"))?
         .extract()?;
     if took >= bound {
-        let described = describe(&described)?;
+        let text = describe(&described)?;
         imports(py)
             .base_events
             .bind(py)
             .getattr(intern!(py, "logger"))?
             .call_method1(
                 intern!(py, "warning"),
-                ("Executing %s took %.3f seconds", described, took),
+                ("Executing %s took %.3f seconds", text, took),
             )?;
+    }
+    if let Some(handle) = HANDLE.get(&described).filter(|_| state.ran.get()) {
+        handles::let_go(&described, handle);
     }
     Ok(())
 }
@@ -300,7 +305,9 @@ fn move_due_timers(state: &EventLoop, event_loop: &Bound<'_, PyAny>) -> PyResult
         return Ok(());
     }
     let py = event_loop.py();
-    let limit = state.now(event_loop)? + clock::RESOLUTION;
+    let now = state.now(event_loop)?;
+    // Where the clock shows so much that the precision is lost in it, what is due now is due nevertheless.
+    let limit = (now + clock::RESOLUTION).max(now.next_up());
     loop {
         let due = state.timers.borrow_mut().pop_due(limit);
         let Some(timer) = due else { return Ok(()) };

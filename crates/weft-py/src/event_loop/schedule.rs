@@ -160,7 +160,7 @@ fn schedule<'py>(
     Ok(handle)
 }
 
-fn call_soon<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
+fn call_soon_method<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
     schedule(event_loop, args, "call_soon", false)
 }
 
@@ -230,6 +230,47 @@ fn add_callback<'py>(event_loop: &Bound<'py, PyAny>, handle: &Bound<'py, PyAny>)
 fn write_to_self<'py>(event_loop: &Bound<'py, PyAny>) -> Returned<'py> {
     EVENT_LOOP.of(event_loop).wake();
     Ok(event_loop.py().None().into_bound(event_loop.py()))
+}
+
+/// Calls `call_soon(callback, argument)`; by way of the method only where that may be somebody else's.
+///
+/// # Errors
+/// `RuntimeError` where the loop is closed; what a replaced method raises.
+pub fn call_soon<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    callback: Bound<'py, PyAny>,
+    argument: Bound<'py, PyAny>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let state = EVENT_LOOP.of(event_loop);
+    if !state.schedules_directly(event_loop) {
+        let method = intern!(py, "call_soon");
+        return event_loop
+            .call_method1(method, (callback, argument))
+            .map(drop);
+    }
+    let (context, shared) = state.contexts().copy_current(py)?;
+    let handle = handles::make_internal(event_loop, callback, Some(argument), context)?;
+    HANDLE.of(&handle).set_shared(shared);
+    state.push(Ready::Handle(handle.into()));
+    Ok(())
+}
+
+/// As [`call_soon`], in `context`.
+///
+/// # Errors
+/// As [`call_soon`].
+pub fn call_soon_in<'py>(
+    event_loop: &Bound<'py, PyAny>,
+    callback: Bound<'py, PyAny>,
+    argument: Bound<'py, PyAny>,
+    context: Bound<'py, PyAny>,
+) -> PyResult<()> {
+    let state = EVENT_LOOP.of(event_loop);
+    if state.schedules_directly(event_loop) {
+        return call_soon_directly(state, event_loop, callback, argument, context);
+    }
+    call_soon_by_method(event_loop, &callback, &argument, Some(&context))
 }
 
 /// Calls `call_soon(callback, argument, context=context)` on any loop, by way of its method.
@@ -324,7 +365,7 @@ pub fn job_soon<'py>(
 
 pub(super) fn methods() -> Vec<ffi::PyMethodDef> {
     vec![
-        method!(fast "call_soon" => call_soon,
+        method!(fast "call_soon" => call_soon_method,
             "call_soon($self, callback, *args, context=None)\n--\n\nArrange for a callback to be called in the next turn of the loop; return its Handle."),
         method!(fast "call_soon_threadsafe" => call_soon_threadsafe,
             "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nLike call_soon(), from any thread."),

@@ -1,7 +1,7 @@
 //! Watched descriptors.
 //!
 //! A descriptor is watched by whoever waits for its directions (Python's `add_reader` and `add_writer`, operations on
-//! sockets; see [`super::directions`]) or by a native transport. An event that was announced, but whose watch has gone by
+//! sockets, transports of pipes; see [`super::directions`]) or by the native transport of a socket. An event that was announced, but whose watch has gone by
 //! the time it is run, is dropped: its token no longer resolves.
 
 use std::ffi::c_int;
@@ -11,7 +11,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyBool, PyWeakrefReference};
+use pyo3::types::{PyAny, PyBool, PyInt, PyWeakrefReference};
 use weft_reactor::{Event, Poller};
 
 use super::directions::{Directions, Waiter};
@@ -124,13 +124,14 @@ impl EventLoop {
         }
     }
 
-    /// Adds or replaces the waiter of one direction, and returns the old one. `socket` is a weak reference to the socket
-    /// of an operation that comes to wait.
+    /// Adds or replaces the waiter of one direction, and returns the old one. `file` is the object that a handle is added
+    /// with, `socket` a weak reference to the socket of an operation that comes to wait.
     fn add_waiter(
         &self,
         fd: RawFd,
         waiter: Waiter,
         reading: bool,
+        file: Option<Reference>,
         socket: Option<Reference>,
     ) -> PyResult<Option<Waiter>> {
         let mut watches = self.watches.borrow_mut();
@@ -145,20 +146,21 @@ impl EventLoop {
         };
         let socket = socket.and_then(|socket| directions.remember(socket));
         let old = directions.put(waiter, reading);
+        let file = directions.remember_file(file);
         let outcome = self.with_poller(|poller| directions.register(poller, fd, token));
         if outcome.is_ok() {
             drop(watches);
-            drop(socket);
+            drop((file, socket));
             return Ok(old);
         }
-        let failed = directions.take(reading);
+        let failed = (directions.take(reading), directions.remember_file(None));
         let removed = if directions.is_idle() {
             watches.remove(token)
         } else {
             None
         };
         drop(watches);
-        drop((socket, old, failed, removed));
+        drop((file, socket, old, failed, removed));
         outcome.map(|()| None)
     }
 
@@ -174,6 +176,7 @@ impl EventLoop {
             return None;
         };
         let old = take(directions)?;
+        let file = directions.remember_file(None);
         // A descriptor that was closed behind our back has left the poller already.
         let outcome = self.with_poller(|poller| directions.register(poller, fd, token));
         let removed = if directions.is_idle() && (outcome.is_err() || !directions.is_registered()) {
@@ -182,8 +185,17 @@ impl EventLoop {
             None
         };
         drop(watches);
-        drop(removed);
+        drop((file, removed));
         Some(old)
+    }
+
+    /// The descriptor that handles were added to with `object`, which has been closed since.
+    fn descriptor_of_closed(&self, object: &Bound<'_, PyAny>) -> Option<RawFd> {
+        let watches = self.watches.borrow();
+        watches.iter().find_map(|(fd, watch)| match watch {
+            Watch::Directions(directions) if directions.is_of_file(object) => Some(fd),
+            _ => None,
+        })
     }
 
     /// Ends the watch of `fd` if `ended` says so.
@@ -254,9 +266,33 @@ pub fn wait_until_ready(
         fd,
         Waiter::Operation { object, job },
         reading,
+        None,
         Some(reference.into()),
     )?;
     cancel(py, old)
+}
+
+/// Calls `job` with `transport` each time that a direction of `fd` is ready, until [`stop_waiting`]. Who waited for the
+/// same direction before is replaced, as by `add_reader`; the other direction may be anybody's.
+///
+/// A readiness that has been announced is not taken back when the wait ends: the job looks for itself whether it waits.
+///
+/// # Errors
+/// `RuntimeError` where the loop is closed or a native watch uses the descriptor, `OSError` where the kernel refuses it.
+pub fn wait_as_transport(
+    event_loop: &Bound<'_, PyAny>,
+    fd: RawFd,
+    transport: &Bound<'_, PyAny>,
+    job: Job,
+    reading: bool,
+) -> PyResult<()> {
+    let state = EVENT_LOOP.of(event_loop);
+    state.check_closed()?;
+    state.end_watch(fd, Directions::is_idle);
+    let object = transport.clone().into();
+    let waiter = Waiter::Transport { object, job };
+    let old = state.add_waiter(fd, waiter, reading, None, None)?;
+    cancel(event_loop.py(), old)
 }
 
 /// Whether `operation` still is who waits for a direction of `fd`.
@@ -339,6 +375,24 @@ pub fn watch(
     Ok(token)
 }
 
+/// Gives a native watch to another object, which has yet to say what it waits for.
+pub fn hand_over(event_loop: &EventLoop, token: u64, object: &Bound<'_, PyAny>, notice: Notice) {
+    let fresh = Watch::Native {
+        object: object.clone().into(),
+        notice,
+        interest: Interest {
+            readable: false,
+            writable: false,
+        },
+    };
+    let old = event_loop
+        .watches
+        .borrow_mut()
+        .get_mut(token)
+        .map(|watch| std::mem::replace(watch, fresh));
+    drop(old);
+}
+
 /// Changes what a native watch waits for.
 ///
 /// # Errors
@@ -392,18 +446,27 @@ fn add<'py>(
 ) -> Returned<'py> {
     let state = EVENT_LOOP.of(event_loop);
     state.check_closed()?;
-    args.no_keywords(method)?;
+    let context = args.only_keyword(method, "context")?;
     let file = args.required(method, 0, "fd")?;
     let fd = descriptor(&file)?;
     let callback = args.required(method, 1, "callback")?;
     if fd < 0 {
         return Err(invalid_descriptor(fd));
     }
-    let handle = handles::make(event_loop, state.debug.get(), callback, args, 2, None, None)?;
+    let handle = handles::make(
+        event_loop,
+        state.debug.get(),
+        callback,
+        args,
+        2,
+        context,
+        None,
+    )?;
     HANDLE.of(&handle).set_repeats();
     state.end_watch(fd, Directions::is_idle);
     let waiter = Waiter::Handle(handle.clone().into());
-    let old = state.add_waiter(fd, waiter, reading, None)?;
+    let file = (!file.is_instance_of::<PyInt>()).then(|| (*file).clone().into());
+    let old = state.add_waiter(fd, waiter, reading, file, None)?;
     cancel(event_loop.py(), old)?;
     Ok(handle)
 }
@@ -419,24 +482,25 @@ fn cancel(py: Python<'_>, waiter: Option<Waiter>) -> PyResult<()> {
             .into_bound(py)
             .call_method0(intern!(py, "cancel"))
             .map(drop),
-        Some(Waiter::Operation { .. }) | None => Ok(()),
+        Some(Waiter::Operation { .. } | Waiter::Transport { .. }) | None => Ok(()),
     }
 }
 
 fn remove<'py>(
     event_loop: &Bound<'py, PyAny>,
-    fd: &Bound<'py, PyAny>,
+    file: &Bound<'py, PyAny>,
     reading: bool,
 ) -> Returned<'py> {
     let py = event_loop.py();
     let state = EVENT_LOOP.of(event_loop);
-    let fd = descriptor(fd)?;
-    if fd < 0 {
-        return Err(invalid_descriptor(fd));
-    }
     let removed = if state.closed.get() {
         None
     } else {
+        let mut fd = descriptor(file)?;
+        if fd < 0 {
+            let known = state.descriptor_of_closed(file);
+            fd = known.ok_or_else(|| invalid_descriptor(fd))?;
+        }
         state.end_watch(fd, Directions::is_idle);
         state.remove_waiter(fd, |directions| directions.take(reading))
     };

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyBytes};
+use pyo3::types::{PyAny, PyByteArray, PyByteArrayMethods, PyBytes};
 
 use super::Visit;
 use super::state::GilCell;
@@ -162,6 +162,17 @@ pub fn is_writable_type(object: &Bound<'_, PyAny>) -> bool {
             || ffi::PyByteArray_Check(object.as_ptr()) != 0
             || ffi::PyMemoryView_Check(object.as_ptr()) != 0
     }
+}
+
+/// Shows the first `count` bytes of `array`, or all where there are fewer, to `look`, which runs no Python code.
+pub fn look_at<R>(
+    array: &Bound<'_, PyByteArray>,
+    count: usize,
+    look: impl FnOnce(&[u8]) -> R,
+) -> R {
+    // SAFETY: nobody changes the array meanwhile: the GIL is held and no Python code runs.
+    let bytes = unsafe { array.as_bytes() };
+    look(&bytes[..count.min(bytes.len())])
 }
 
 /// A contiguous view of an object's memory (the buffer protocol), given back when dropped.

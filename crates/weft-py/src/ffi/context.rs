@@ -63,7 +63,13 @@ struct ContextObject {
 }
 
 /// Where a thread state points to its current context, in bytes from its start.
-const CURRENT_CONTEXT: usize = if cfg!(Py_3_12) { 208 } else { 224 };
+const CURRENT_CONTEXT: usize = if cfg!(Py_3_15) {
+    232
+} else if cfg!(Py_3_12) {
+    208
+} else {
+    224
+};
 
 /// Whether this interpreter's contexts and thread states are as described above.
 static KNOWN: AtomicBool = AtomicBool::new(false);

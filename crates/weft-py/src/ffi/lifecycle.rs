@@ -223,6 +223,22 @@ unsafe fn inherited_slots<'a, O: Owner>(object: *mut ffi::PyObject) -> &'a [Slot
 /// of the deallocation leaves no stale pointers to the instance's attributes behind.
 const KEEPS_SUBCLASSES: bool = cfg!(Py_3_13);
 
+/// Calls the finalizer of an object that is about to be freed, and answers whether somebody holds the object since.
+/// That one has to be known to the collector, be it that it was hidden until now.
+///
+/// # Safety
+/// `object` has lost its last reference, and its type has a finalizer; called by its deallocation.
+#[cold]
+unsafe fn revives(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: promised by the caller; its references are all in place still. Entered twice it is not.
+    unsafe {
+        if ffi::PyObject_IS_GC(object) != 0 && ffi::PyObject_GC_IsTracked(object) == 0 {
+            ffi::PyObject_GC_Track(object.cast());
+        }
+        ffi::PyObject_CallFinalizerFromDealloc(object) < 0
+    }
+}
+
 unsafe extern "C" fn dealloc<O: Owner, E: Owner>(object: *mut ffi::PyObject) {
     // SAFETY: called by Python when the last reference has gone. The type is released last: instances of heap types
     // own a reference to it.
@@ -231,7 +247,7 @@ unsafe extern "C" fn dealloc<O: Owner, E: Owner>(object: *mut ffi::PyObject) {
         if ptr::eq(ty, O::class().as_type_ptr())
             && (*ty).tp_finalize.is_some()
             && O::class().value(object).wants_finalizer()
-            && ffi::PyObject_CallFinalizerFromDealloc(object) < 0
+            && revives(object)
         {
             return;
         }
@@ -376,7 +392,7 @@ unsafe extern "C" fn dealloc_extending<O: Owner>(object: *mut ffi::PyObject) {
         let ty = ffi::Py_TYPE(object);
         if ptr::eq(ty, O::class().as_type_ptr())
             && super::base::has_last_words(object)
-            && ffi::PyObject_CallFinalizerFromDealloc(object) < 0
+            && revives(object)
         {
             return;
         }

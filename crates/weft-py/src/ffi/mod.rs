@@ -19,6 +19,7 @@ pub mod callback;
 pub mod class;
 pub mod context;
 pub mod coroutine_function;
+pub mod file;
 pub mod lifecycle;
 pub mod method;
 pub mod object;

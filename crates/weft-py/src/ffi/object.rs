@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyDict};
+use pyo3::types::{PyAny, PyDict, PyType};
 
 /// A nullable owned reference in an object's memory, replaceable through a shared reference.
 ///
@@ -192,6 +192,16 @@ pub fn reference_count(object: &Bound<'_, PyAny>) -> isize {
 pub fn class_version(object: &Bound<'_, PyAny>) -> u32 {
     // SAFETY: a `Bound` is a live object, and every object has a type.
     unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_version_tag }
+}
+
+/// The same for a class itself; 0 for what is no class.
+#[inline]
+pub fn version_of(class: &Bound<'_, PyAny>) -> u32 {
+    match class.cast::<PyType>() {
+        // SAFETY: a live class.
+        Ok(class) => unsafe { (*class.as_type_ptr()).tp_version_tag },
+        Err(_) => 0,
+    }
 }
 
 /// The function behind `__iter__` of native coroutines, by address.

@@ -7,9 +7,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyType};
 
-use super::object::{class_version, is_exactly};
+use super::object::{is_exactly, version_of};
 use super::state::GilCell;
 use super::{Reference, Slot};
+use crate::imports::imports;
 
 /// The head of `CPython`'s `_socket.socket` objects, which has been the same since Python 2.
 #[repr(C)]
@@ -40,6 +41,9 @@ impl SocketMemory {
     /// # Errors
     /// What `fileno()` raises.
     pub fn of(socket: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if endpoint(socket).is_some() {
+            return Ok(Self::Known);
+        }
         let py = socket.py();
         let class = py
             .import("_socket")?
@@ -91,8 +95,56 @@ unsafe impl Send for Plain {}
 // SAFETY: as above.
 unsafe impl Sync for Plain {}
 
+/// What is known of a socket without asking it.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint {
+    /// -1 once it is closed.
+    pub descriptor: RawFd,
+    /// `AF_INET` and the like.
+    pub family: std::ffi::c_int,
+    /// `SOCK_STREAM` and the like.
+    pub kind: std::ffi::c_int,
+    /// `IPPROTO_TCP` and the like.
+    pub protocol: std::ffi::c_int,
+}
+
+fn proven(py: Python<'_>) -> Option<&'static Plain> {
+    match PLAIN.get() {
+        Some(plain) => plain.as_ref(),
+        // What cannot be proven (because no socket can be made, for one) is not relied on.
+        None => PLAIN
+            .get_or_init(|| Plain::prove(py).unwrap_or_default())
+            .as_ref(),
+    }
+}
+
+/// What a `socket.socket`, and no instance of a subclass, is.
+pub fn endpoint(socket: &Bound<'_, PyAny>) -> Option<Endpoint> {
+    let plain = proven(socket.py())?;
+    if !is_exactly(socket, plain.class.as_ptr().cast()) {
+        return None;
+    }
+    // SAFETY: an instance of the class that was proven.
+    let memory = unsafe { &*socket.as_ptr().cast::<SocketObject>() };
+    Some(Endpoint {
+        descriptor: memory.descriptor,
+        family: memory.family,
+        kind: memory.kind,
+        protocol: memory.protocol,
+    })
+}
+
 /// The methods that native code does the work of.
-const METHODS: [&str; 5] = ["recv", "recv_into", "send", "fileno", "gettimeout"];
+const METHODS: [&str; 8] = [
+    "recv",
+    "recv_into",
+    "send",
+    "fileno",
+    "gettimeout",
+    "connect",
+    "connect_ex",
+    "getsockopt",
+];
 
 impl Plain {
     /// Makes a socket and compares its memory with what it says.
@@ -107,7 +159,7 @@ impl Plain {
         {
             return Ok(None);
         }
-        let socket = native.call0()?;
+        let socket = native.call1((libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP))?;
         let memory = socket.as_ptr().cast::<SocketObject>();
         let mut holds = true;
         for timeout in [None, Some(2.5), Some(0.0)] {
@@ -118,10 +170,20 @@ impl Plain {
                 None => -1,
             };
             // SAFETY: an instance that is at least as large as the structure; any memory can be read as integers.
-            let (descriptor, family, timeout) =
-                unsafe { ((*memory).descriptor, (*memory).family, (*memory).timeout) };
+            let (descriptor, family, kind, protocol, timeout) = unsafe {
+                let memory = &*memory;
+                (
+                    memory.descriptor,
+                    memory.family,
+                    memory.kind,
+                    memory.protocol,
+                    memory.timeout,
+                )
+            };
             holds &= descriptor == socket.call_method0("fileno")?.extract::<RawFd>()?
                 && family == socket.getattr("family")?.extract::<i32>()?
+                && kind == socket.getattr("type")?.extract::<i32>()?
+                && protocol == socket.getattr("proto")?.extract::<i32>()?
                 && (timeout == nanoseconds || (timeout < 0 && nanoseconds < 0));
         }
         socket.call_method0("close")?;
@@ -133,19 +195,45 @@ impl Plain {
     }
 
     /// Whether the methods are the native ones, and nobody's replacements.
+    #[inline]
+    fn has_native_methods(&self, py: Python<'_>) -> PyResult<bool> {
+        let class = self.class.bind(py);
+        let version = version_of(class);
+        if version != 0 && self.version.with(py, |known| *known == version) {
+            return Ok(true);
+        }
+        self.find_native_methods(py)
+    }
+
     #[cold]
-    fn has_native_methods(&self, socket: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let py = socket.py();
+    fn find_native_methods(&self, py: Python<'_>) -> PyResult<bool> {
+        let class = self.class.bind(py);
         for name in METHODS {
-            let used = self.class.bind(py).getattr(name)?;
+            let used = class.getattr(name)?;
             if !used.is(&self.native.bind(py).getattr(name)?) {
                 return Ok(false);
             }
         }
+        if !class.getattr("accept")?.is(&imports(py).socket_accept) {
+            return Ok(false);
+        }
         // The look-ups have made Python number the class, if it can.
-        let version = class_version(socket);
+        let version = version_of(class);
         self.version.with(py, |known| *known = version);
         Ok(true)
+    }
+}
+
+/// Whether `class` is `socket.socket`, and nobody has replaced a method that native code does the work of.
+///
+/// # Errors
+/// What looking attributes up raises.
+pub fn is_native_class(class: &Bound<'_, PyAny>) -> PyResult<bool> {
+    match proven(class.py()) {
+        Some(plain) if plain.class.as_ptr() == class.as_ptr() => {
+            plain.has_native_methods(class.py())
+        }
+        _ => Ok(false),
     }
 }
 
@@ -159,21 +247,13 @@ impl Plain {
 #[inline]
 pub fn nonblocking_descriptor(socket: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
     let py = socket.py();
-    let plain = match PLAIN.get() {
-        Some(plain) => plain,
-        // What cannot be proven (because no socket can be made, for one) is not relied on.
-        None => PLAIN.get_or_init(|| Plain::prove(py).unwrap_or_default()),
-    };
-    let Some(plain) = plain else {
+    let Some(plain) = proven(py) else {
         return Ok(None);
     };
     if !is_exactly(socket, plain.class.as_ptr().cast()) {
         return Ok(None);
     }
-    let version = class_version(socket);
-    if (version == 0 || plain.version.with(py, |known| *known != version))
-        && !plain.has_native_methods(socket)?
-    {
+    if !plain.has_native_methods(py)? {
         return Ok(None);
     }
     // SAFETY: an instance of the class that was proven.

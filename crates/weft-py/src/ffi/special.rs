@@ -17,15 +17,17 @@ use pyo3::types::{PyAny, PyModule};
 use super::Slot;
 use super::class::{Class, Description, Native, Visit};
 use super::lifecycle::{Owner, class_slots};
-use super::method::{Returned, add_functions, guard, receiver};
+use super::method::{Args, Returned, add_functions, guard, receiver};
 use super::object::is_exactly;
 use crate::method;
 
 /// What stands in the dictionary of a class.
 ///
-/// Invariant: `original` is a method descriptor, which keeps `definition` alive.
+/// Invariant: `native` is a method descriptor, which keeps `definition` alive.
 #[derive(Debug)]
 struct Special {
+    native: Slot,
+    /// What one gets from the class.
     original: Slot,
     definition: Cell<*const ffi::PyMethodDef>,
 }
@@ -46,6 +48,7 @@ static METHOD: Class<Method> = Class::new();
 impl Default for Special {
     fn default() -> Self {
         Self {
+            native: Slot::empty(),
             original: Slot::empty(),
             definition: Cell::new(ptr::null()),
         }
@@ -54,7 +57,7 @@ impl Default for Special {
 
 impl Native for Special {
     fn traverse(&self, visit: Visit) -> c_int {
-        visit.slot(&self.original)
+        visit.slots([&self.native, &self.original])
     }
 }
 
@@ -199,22 +202,27 @@ fn compare<'py>(
     ordinary(left)?.rich_compare(right, operation)
 }
 
-/// A stand-in for a method, which binds faster; or the method itself, where there is none or no need.
-fn special_method<'py>(_: &Bound<'py, PyAny>, method: &Bound<'py, PyAny>) -> Returned<'py> {
-    let quick = cfg!(not(Py_3_14)) && is_exactly(method, &raw mut ffi::PyMethodDescr_Type);
+/// `special_method(native, original)`: a stand-in for a native method, which binds faster; or `original`, what one gets
+/// from the class, where there is none or no need.
+fn special_method<'py>(_: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
+    args.no_keywords("special_method")?;
+    let method = args.required("special_method", 0, "native")?;
+    let original = args.required("special_method", 1, "original")?;
+    let quick = cfg!(not(Py_3_14)) && is_exactly(&method, &raw mut ffi::PyMethodDescr_Type);
     if !quick {
-        return Ok(method.clone());
+        return Ok(original.to_owned());
     }
     // SAFETY: the type was just checked; a method descriptor's definition lives as long as the descriptor.
     let definition = unsafe { (*method.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method };
     // SAFETY: as above.
     let flags = unsafe { (*definition).ml_flags };
     if flags != ffi::METH_NOARGS && flags != ffi::METH_FASTCALL | ffi::METH_KEYWORDS {
-        return Ok(method.clone());
+        return Ok(original.to_owned());
     }
     let special = SPECIAL.instance(method.py())?;
     let state = SPECIAL.of(&special);
-    state.original.fill(method.clone());
+    state.native.fill(method.to_owned());
+    state.original.fill(original.to_owned());
     state.definition.set(definition);
     Ok(special)
 }
@@ -263,7 +271,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     )?;
     add_functions(
         module,
-        vec![method!(one "special_method" => special_method,
-            "special_method($module, method, /)\n--\n\nReturn what to put into a class for a special method of its native base.")],
+        vec![method!(fast "special_method" => special_method,
+            "special_method($module, native, original, /)\n--\n\nReturn what to put into a class for a special method of its native base.")],
     )
 }

@@ -11,6 +11,7 @@ use pyo3::{Borrowed, intern};
 use super::waiters::Waiters;
 use crate::ffi::call::{call0, call1};
 use crate::ffi::class::Description;
+use crate::ffi::coroutine_function::receiver_of_method;
 use crate::ffi::lifecycle::{Owner, class_slots};
 use crate::ffi::method::Returned;
 use crate::ffi::object::{class_version, function_of_entry, receiver_of_builtin};
@@ -164,7 +165,8 @@ impl Known {
     /// What `method` is bound to, if it is this one.
     #[inline]
     pub fn receiver<'py>(&self, method: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-        receiver_of_builtin(method, self.0.load(Ordering::Relaxed))
+        let address = self.0.load(Ordering::Relaxed);
+        receiver_of_method(method, address).or_else(|| receiver_of_builtin(method, address))
     }
 
     /// `object.name`, or `None` where that is this very method.

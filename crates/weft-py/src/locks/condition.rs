@@ -14,6 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyModule};
 
+use super::acquiring::{Acquired, enter_natively};
 use super::common::{
     Common, Found, Known, Primitive, call_found, description, find, inherited, properties,
 };
@@ -541,7 +542,7 @@ fn notify_all<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 fn enter<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     let py = object.py();
     match find(object, intern!(py, "acquire"), &lock::TRUST.acquire)? {
-        Found::Native(lock) => lock::enter_natively(&lock),
+        Found::Native(lock) => enter_natively::<lock::Lock>(&lock),
         Found::Foreign(_) => inherited(&imports(py).lock_enter, object),
     }
 }

@@ -8,13 +8,14 @@ use pyo3::Borrowed;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyModule, PyTuple};
 
+use super::acquiring::{Acquire, Acquired, acquire};
 use super::common::{Common, Primitive, description, properties};
 use super::waiters::truth;
 use crate::ffi::lifecycle::Owner;
 use crate::ffi::method::Returned;
-use crate::ffi::{Class, Native, Slot, Visit};
-use crate::operations::{self, Operation, Step};
-use crate::{make_operation, method, operation, property, slot};
+use crate::ffi::{Class, Native, Visit};
+use crate::operations::Frame;
+use crate::{make_operation, method, property, slot};
 
 /// `Event`.
 #[derive(Debug, Default)]
@@ -50,54 +51,22 @@ impl Primitive for Event {
     }
 }
 
-/// `Event.wait()`.
-#[derive(Debug, Default)]
-struct Wait {
-    event: Slot,
-    future: Slot,
-}
+impl Acquired for Event {
+    const METHOD: &'static str = "Event.wait";
 
-impl Operation for Wait {
-    operation!(Wait, "Event.wait");
-
-    fn start<'py>(&self, frame: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
-        let py = frame.py();
-        let event = self.event.get_or_none(py);
-        let state = EVENT.get(&event).ok_or_else(super::gone)?;
-        if state.value.get() {
-            return Ok(Step::Done(truth(py, true)));
-        }
-        let future = state.common.enqueue(&event)?;
-        self.future.set(future.clone());
-        Ok(Step::Wait(future))
+    fn acquiring() -> &'static Class<Frame<Acquire<Self>>> {
+        static CLASS: Class<Frame<Acquire<Event>>> = Class::new();
+        &CLASS
     }
 
-    fn resume<'py>(
-        &self,
-        frame: &Bound<'py, PyAny>,
-        outcome: Returned<'py>,
-    ) -> PyResult<Step<'py>> {
-        let py = frame.py();
-        let event = self.event.get_or_none(py);
-        if let (Some(state), Some(future)) = (EVENT.get(&event), self.future.take(py)) {
-            state.common.waiters.remove(&future)?;
-        }
-        outcome?;
-        Ok(Step::Done(truth(py, true)))
+    fn take_if_free(&self, _: Python<'_>) -> PyResult<bool> {
+        Ok(self.value.get())
     }
 
-    fn traverse(&self, visit: Visit) -> c_int {
-        visit.slots([&self.event, &self.future])
+    fn waited<'py>(&self, future: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<()> {
+        self.common.waiters.remove(future)?;
+        outcome.map(drop)
     }
-
-    fn clear(&self) {
-        self.event.clear();
-        self.future.clear();
-    }
-}
-
-fn wait<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    operations::operation(object.py(), |wait: &Wait| wait.event.fill(object.clone()))
 }
 
 fn is_set<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
@@ -145,7 +114,7 @@ fn init<'py>(
 /// What Python raises while it makes types.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    make_operation!(py, Wait)?;
+    make_operation!(py, Acquire<Event>)?;
     let class = EVENT.make(
         py,
         c"weft._weft.Event",
@@ -155,7 +124,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 method!(none "is_set" => is_set, "is_set($self, /)\n--\n\nReturn True if the event is set."),
                 method!(none "set" => set, "set($self, /)\n--\n\nSet the event and wake all who wait for it."),
                 method!(none "clear" => clear, "clear($self, /)\n--\n\nTake the event back: who waits from now on waits for the next set()."),
-                method!(none "wait" => wait, "wait($self, /)\n--\n\nCoroutine that waits until the event is set, and returns True."),
+                method!(none "wait" => acquire::<Event>, "wait($self, /)\n--\n\nCoroutine that waits until the event is set, and returns True."),
             ],
             properties!(Event, property!("_value" => is_set, set_value)),
             Some(slot!(init init)),

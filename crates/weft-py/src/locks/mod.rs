@@ -12,6 +12,7 @@
 //! - A method of a class that asyncio calls through `self` (`acquire` by `async with`, `wait` by `wait_for`) is looked up
 //!   before native code does the same without it.
 
+mod acquiring;
 mod barrier;
 mod common;
 mod condition;

@@ -1,6 +1,5 @@
 //! `Semaphore` and `BoundedSemaphore`.
 
-use std::cell::Cell;
 use std::ffi::c_int;
 use std::mem::offset_of;
 
@@ -9,17 +8,16 @@ use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyInt, PyModule, PyTuple};
 
-use super::common::{Common, Primitive, Trust, description, inherited, properties};
+use super::acquiring::{self, Acquire, Acquired, acquire};
+use super::common::{Common, Primitive, Trust, description, properties};
 use super::count::Count;
-use super::ready::ready;
 use super::waiters::{is_cancellation, is_cancelled, truth};
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::Owner;
 use crate::ffi::method::{Args, Returned};
-use crate::ffi::{Class, Native, Slot, Visit};
-use crate::imports::imports;
-use crate::operations::{self, Operation, Step, finish_unless_done, is_done};
-use crate::{make_operation, method, operation, property, slot};
+use crate::ffi::{Class, Native, Visit};
+use crate::operations::{Frame, finish_unless_done, is_done};
+use crate::{make_operation, method, property, slot};
 
 /// `Semaphore`.
 #[derive(Debug, Default)]
@@ -89,15 +87,6 @@ impl Semaphore {
         Ok(self.value.is_zero(py)? || !self.common.waiters.all_cancelled(py)?)
     }
 
-    #[inline]
-    fn take_if_free(&self, py: Python<'_>) -> PyResult<bool> {
-        if self.is_locked(py)? {
-            return Ok(false);
-        }
-        self.value.add(py, -1)?;
-        Ok(true)
-    }
-
     /// Gives a place to the first who still waits for one; says whether there was anybody.
     #[inline]
     fn wake_next(&self, py: Python<'_>) -> PyResult<bool> {
@@ -128,8 +117,26 @@ impl Semaphore {
         }
         self.release(py)
     }
+}
 
-    /// What comes after waiting for `future`: whoever got a place and cannot use it passes it on.
+impl Acquired for Semaphore {
+    const METHOD: &'static str = "Semaphore.acquire";
+
+    fn acquiring() -> &'static Class<Frame<Acquire<Self>>> {
+        static CLASS: Class<Frame<Acquire<Semaphore>>> = Class::new();
+        &CLASS
+    }
+
+    #[inline]
+    fn take_if_free(&self, py: Python<'_>) -> PyResult<bool> {
+        if self.is_locked(py)? {
+            return Ok(false);
+        }
+        self.value.add(py, -1)?;
+        Ok(true)
+    }
+
+    // Whoever got a place and cannot use it passes it on.
     #[cfg(Py_3_13)]
     fn waited<'py>(&self, future: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<()> {
         let py = future.py();
@@ -146,7 +153,7 @@ impl Semaphore {
         outcome.map(drop)
     }
 
-    /// What comes after waiting for `future`: whoever got a place and cannot use it passes it on.
+    // Whoever got a place and cannot use it passes it on.
     #[cfg(not(Py_3_13))]
     fn waited<'py>(&self, future: &Bound<'py, PyAny>, outcome: Returned<'py>) -> PyResult<()> {
         let py = future.py();
@@ -162,68 +169,6 @@ impl Semaphore {
         }
         Ok(())
     }
-}
-
-/// `Semaphore.acquire()`, and what `async with semaphore` waits for.
-#[derive(Debug, Default)]
-struct Acquire {
-    semaphore: Slot,
-    future: Slot,
-    enters: Cell<bool>,
-}
-
-impl Acquire {
-    fn done<'py>(&self, py: Python<'py>) -> PyResult<Step<'py>> {
-        if self.enters.get() {
-            return Step::done(py);
-        }
-        Ok(Step::Done(truth(py, true)))
-    }
-}
-
-impl Operation for Acquire {
-    operation!(Acquire, "Semaphore.acquire");
-
-    fn start<'py>(&self, frame: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
-        let py = frame.py();
-        let semaphore = self.semaphore.get_or_none(py);
-        let state = SEMAPHORE.get(&semaphore).ok_or_else(super::gone)?;
-        if state.take_if_free(py)? {
-            return self.done(py);
-        }
-        let future = state.common.enqueue(&semaphore)?;
-        self.future.set(future.clone());
-        Ok(Step::Wait(future))
-    }
-
-    fn resume<'py>(
-        &self,
-        frame: &Bound<'py, PyAny>,
-        outcome: Returned<'py>,
-    ) -> PyResult<Step<'py>> {
-        let py = frame.py();
-        let semaphore = self.semaphore.get_or_none(py);
-        match (SEMAPHORE.get(&semaphore), self.future.take(py)) {
-            (Some(state), Some(future)) => state.waited(&future, outcome)?,
-            _ => drop(outcome?),
-        }
-        self.done(py)
-    }
-
-    fn traverse(&self, visit: Visit) -> c_int {
-        visit.slots([&self.semaphore, &self.future])
-    }
-
-    fn clear(&self) {
-        self.semaphore.clear();
-        self.future.clear();
-    }
-}
-
-fn acquire<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    operations::operation(object.py(), |acquire: &Acquire| {
-        acquire.semaphore.fill(object.clone());
-    })
 }
 
 fn release<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
@@ -243,51 +188,20 @@ fn locked<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(truth(py, SEMAPHORE.of(object).is_locked(py)?))
 }
 
-fn enter_by<'py>(object: &Bound<'py, PyAny>, trust: &Trust) -> Returned<'py> {
-    let py = object.py();
-    let state = SEMAPHORE.of(object);
-    if !trust.holds(object, &state.common.dictionary)? {
-        return inherited(&imports(py).lock_enter, object);
-    }
-    if state.take_if_free(py)? {
-        return ready(py);
-    }
-    operations::operation(py, |acquire: &Acquire| {
-        acquire.semaphore.fill(object.clone());
-        acquire.enters.set(true);
-    })
-}
-
 fn enter<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    enter_by(object, &TRUST)
+    acquiring::enter::<Semaphore>(object, &TRUST)
 }
 
 fn enter_bounded<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    enter_by(object, &BOUNDED_TRUST)
-}
-
-#[inline]
-fn exit_by<'py>(
-    object: &Bound<'py, PyAny>,
-    args: Args<'_, 'py>,
-    trust: &Trust,
-    release: impl FnOnce(&Semaphore, Python<'py>) -> PyResult<()>,
-) -> Returned<'py> {
-    let py = object.py();
-    let state = SEMAPHORE.of(object);
-    if args.count() == 3 && !args.has_keywords() && trust.holds(object, &state.common.dictionary)? {
-        release(state, py)?;
-        return ready(py);
-    }
-    super::inherited_exit(object, args)
+    acquiring::enter::<Semaphore>(object, &BOUNDED_TRUST)
 }
 
 fn exit<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
-    exit_by(object, args, &TRUST, Semaphore::release)
+    acquiring::exit(object, args, &TRUST, Semaphore::release)
 }
 
 fn exit_bounded<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
-    exit_by(object, args, &BOUNDED_TRUST, Semaphore::release_bounded)
+    acquiring::exit(object, args, &BOUNDED_TRUST, Semaphore::release_bounded)
 }
 
 fn get_value<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
@@ -362,14 +276,14 @@ fn init_bounded<'py>(
 /// What Python raises while it makes types.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    make_operation!(py, Acquire)?;
+    make_operation!(py, Acquire<Semaphore>)?;
     let class = SEMAPHORE.make(
         py,
         c"weft._weft.Semaphore",
         None,
         description::<Semaphore>(
             vec![
-                TRUST.acquire.entry(method!(none "acquire" => acquire,
+                TRUST.acquire.entry(method!(none "acquire" => acquire::<Semaphore>,
                     "acquire($self, /)\n--\n\nCoroutine that waits for a place, takes it and returns True.")),
                 TRUST.release.entry(method!(none "release" => release,
                     "release($self, /)\n--\n\nGive a place back, to who waits longest.")),
@@ -388,7 +302,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         Some(&class),
         Description {
             methods: vec![
-                BOUNDED_TRUST.acquire.entry(method!(none "acquire" => acquire,
+                BOUNDED_TRUST.acquire.entry(method!(none "acquire" => acquire::<Semaphore>,
                     "acquire($self, /)\n--\n\nCoroutine that waits for a place, takes it and returns True.")),
                 BOUNDED_TRUST.release.entry(method!(none "release" => release_bounded,
                     "release($self, /)\n--\n\nGive a place back, to who waits longest. Raises ValueError where none was taken.")),

@@ -10,7 +10,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyAny, PyInt, PyModule, PyTuple};
 use weft_reactor::socket;
 
-use super::{Attempt, Call, SocketCall, leave_task, unless_blocked, unless_blocking_error};
+use super::{
+    Attempt, Call, SocketCall, connecting, leave_task, unless_blocked, unless_blocking_error,
+};
 use crate::event_loop::EVENT_LOOP;
 use crate::ffi::Visit;
 use crate::ffi::bytes::{Spare, View, contents, is_bytes};
@@ -29,7 +31,7 @@ static RECEIVED: Spare = Spare::new();
 /// asyncio's coroutine functions, in the order of [`NAMES`].
 static INHERITED: PyOnceLock<Vec<Py<PyAny>>> = PyOnceLock::new();
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "sock_recv",
     "sock_recv_into",
     "sock_recvfrom",
@@ -37,6 +39,7 @@ const NAMES: [&str; 7] = [
     "sock_sendall",
     "sock_sendto",
     "sock_accept",
+    "sock_connect",
 ];
 
 /// Declares an operation: its type, its name and place in [`NAMES`], what it waits for, its functions.
@@ -108,6 +111,8 @@ socket_call!(RecvFromInto, "Loop.sock_recvfrom_into", 3, reads: true, recvfrom_i
 socket_call!(SendAll, "Loop.sock_sendall", 4, reads: false, sendall, sendall_again);
 socket_call!(SendTo, "Loop.sock_sendto", 5, reads: false, sendto, sendto_again);
 socket_call!(Accept, "Loop.sock_accept", 6, reads: true, accept, accept_again);
+
+socket_call!(Connect, "Loop.sock_connect", 7, reads: false, connecting::connect, connecting::connect_again);
 
 fn inherited(py: Python<'_>, index: usize) -> PyResult<&Bound<'_, PyAny>> {
     INHERITED
@@ -404,6 +409,10 @@ fn sock_accept<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retu
     new::<Accept, _>(event_loop, args, ["sock"], 0)
 }
 
+fn sock_connect<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
+    new::<Connect, _>(event_loop, args, ["sock", "address"], 0)
+}
+
 /// Makes the operations' classes, and gives the loop's class its methods.
 ///
 /// # Errors
@@ -417,7 +426,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     make_operation!(py, SendAll)?;
     make_operation!(py, SendTo)?;
     make_operation!(py, Accept)?;
-    coroutine_function::make(py)?;
+    make_operation!(py, Connect)?;
     let asyncio = py
         .import("asyncio.selector_events")?
         .getattr("BaseSelectorEventLoop")?;
@@ -429,6 +438,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         coroutine_method!(EVENT_LOOP, sock_sendall),
         coroutine_method!(EVENT_LOOP, sock_sendto),
         coroutine_method!(EVENT_LOOP, sock_accept),
+        coroutine_method!(EVENT_LOOP, sock_connect),
     ];
     let class = EVENT_LOOP.type_object(py);
     let mut functions = Vec::new();

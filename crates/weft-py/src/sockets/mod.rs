@@ -6,10 +6,10 @@
 //!
 //! Native code serves a `socket.socket` that is non-blocking, and arguments of the usual types. Everything else, debug
 //! mode's complaints and the errors of wrong arguments among it, is left to the coroutine that is inherited from asyncio:
-//! the operation awaits it. `sock_connect()` and `sock_sendfile()` are inherited altogether; they run once for a
-//! connection or a file.
+//! the operation awaits it. `sock_sendfile()` is inherited altogether; it runs once for a file.
 
 mod calls;
+pub mod connecting;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyType};
 
+use crate::ffi::coroutine_function::behind;
 use crate::ffi::object::class_version;
 
 /// A native class, and those of its attributes that native code goes past.
@@ -69,7 +70,7 @@ impl Hooks {
                 return false;
             };
             match native {
-                Some(native) => own.is(&native),
+                Some(native) => behind(own).is(&native),
                 None => stock.getattr(*name).is_ok_and(|stock| own.is(&stock)),
             }
         });

@@ -64,6 +64,7 @@ fn errors<'py>(group: &Bound<'py, PyAny>) -> Returned<'py> {
 pub fn properties() -> Vec<ffi::PyGetSetDef> {
     vec![
         attribute!(flag "_entered" => entered),
+        attribute!(flag "_cancel_on_enter" => cancel_on_enter),
         attribute!(flag "_exiting" => exiting),
         attribute!(flag "_aborting" => aborting),
         attribute!(flag "_parent_cancel_requested" => parent_cancel_requested),

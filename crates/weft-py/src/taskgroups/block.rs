@@ -2,10 +2,10 @@
 
 use std::ffi::c_int;
 
-use pyo3::exceptions::{PyBaseExceptionGroup, PyRuntimeError};
+use pyo3::exceptions::{PyBaseExceptionGroup, PyGeneratorExit, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyType};
+use pyo3::types::{PyAny, PyBool, PyType};
 
 use super::version::version;
 use super::{abort, is_base_error, of};
@@ -49,6 +49,9 @@ impl Operation for Enter {
         };
         state.parent.set(parent);
         state.entered.set(true);
+        if state.cancel_on_enter.get() {
+            method0(&group, intern!(py, "cancel"))?;
+        }
         Ok(Step::Done(group))
     }
 
@@ -85,6 +88,8 @@ pub struct Exit {
     error: Slot,
     /// The cancellation to raise at the end.
     propagated: Slot,
+    /// The last cancellation that has come while children were waited for.
+    pending: Slot,
 }
 
 impl Exit {
@@ -149,9 +154,10 @@ impl Exit {
             if !error.matches(py, imports(py).cancelled_error.bind(py))? {
                 return Err(error);
             }
+            let error = error.into_value(py).into_bound(py).into_any();
+            self.pending.set(error.clone());
             if !state.aborting.get() {
-                self.propagated
-                    .set(error.into_value(py).into_bound(py).into_any());
+                self.propagated.set(error);
                 abort(group)?;
             }
         }
@@ -167,8 +173,16 @@ impl Exit {
             return Err(raised(&error));
         }
         let version = version(py);
-        if version.settles_cancellation && state.uncancel_parent(py)? {
-            self.propagated.clear();
+        let pending = self.pending.take(py);
+        if version.settles_cancellation && state.parent_cancel_requested.get() {
+            if state.uncancel_parent(py)? {
+                self.propagated.clear();
+            } else if !self.propagated.is_set()
+                && let Some(pending) = pending
+            {
+                // What is left was not asked for by the group.
+                self.propagated.set(pending);
+            }
         }
         if let Some(cancellation) = self.propagated.take(py)
             && !state.has_errors(py)?
@@ -179,7 +193,12 @@ impl Exit {
             state.errors(py)?.append(self.error.get_or_none(py))?;
         }
         if !state.has_errors(py)? {
-            return Step::done(py);
+            // From Python 3.15 on a group that was cancelled swallows the cancellation of its block.
+            return if cfg!(Py_3_15) {
+                Ok(Step::Done(PyBool::new(py, true).to_owned().into_any()))
+            } else {
+                Step::done(py)
+            };
         }
         if version.settles_cancellation
             && let Some(parent) = state.parent.get(py)
@@ -190,6 +209,13 @@ impl Exit {
             method0(&parent, intern!(py, "cancel"))?;
         }
         let errors = state.errors(py)?;
+        if version.spares_generators
+            && errors.len() == 1
+            && let Some(error) = self.error.get(py)
+            && error.is_instance_of::<PyGeneratorExit>()
+        {
+            return Err(raised(&error));
+        }
         let error = py
             .get_type::<PyBaseExceptionGroup>()
             .call1(("unhandled errors in a TaskGroup", &errors));
@@ -238,7 +264,13 @@ impl Operation for Exit {
     }
 
     fn traverse(&self, visit: Visit) -> c_int {
-        visit.slots([&self.group, &self.class, &self.error, &self.propagated])
+        visit.slots([
+            &self.group,
+            &self.class,
+            &self.error,
+            &self.propagated,
+            &self.pending,
+        ])
     }
 
     fn clear(&self) {
@@ -246,6 +278,7 @@ impl Operation for Exit {
         self.class.clear();
         self.error.clear();
         self.propagated.clear();
+        self.pending.clear();
     }
 }
 

@@ -37,6 +37,8 @@ use version::{Version, version};
 #[derive(Debug, Default)]
 pub struct TaskGroup {
     entered: Cell<bool>,
+    /// Cancelled before it was entered.
+    cancel_on_enter: Cell<bool>,
     exiting: Cell<bool>,
     aborting: Cell<bool>,
     parent_cancel_requested: Cell<bool>,
@@ -348,6 +350,10 @@ fn create_task<'py>(group: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<
     }
     state.tasks(py)?.add(&task)?;
     watch(group, &task)?;
+    // Its first step, if it was an eager one, may have cancelled the group.
+    if cfg!(Py_3_15) && state.aborting.get() && !is_done(&task)? {
+        method0(&task, intern!(py, "cancel"))?;
+    }
     Ok(task)
 }
 
@@ -433,6 +439,7 @@ fn init<'py>(
     let state = of(group);
     for flag in [
         &state.entered,
+        &state.cancel_on_enter,
         &state.exiting,
         &state.aborting,
         &state.parent_cancel_requested,
@@ -472,6 +479,25 @@ fn abort_method<'py>(group: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(group.py().None().into_bound(group.py()))
 }
 
+/// `cancel()` (Python 3.15).
+#[cfg(Py_3_15)]
+fn cancel<'py>(group: &Bound<'py, PyAny>) -> Returned<'py> {
+    let py = group.py();
+    let state = of(group);
+    if !state.entered.get() {
+        state.cancel_on_enter.set(true);
+    } else if !(state.aborting.get() || state.exiting.get() && !state.has_tasks(py)?) {
+        abort(group)?;
+        if let Some(parent) = state.parent.get(py)
+            && !state.parent_cancel_requested.get()
+        {
+            state.parent_cancel_requested.set(true);
+            method0(&parent, intern!(py, "cancel"))?;
+        }
+    }
+    Ok(py.None().into_bound(py))
+}
+
 /// `_use_task_group(cls)`: names the class that is used.
 fn use_task_group<'py>(module: &Bound<'py, PyAny>, class: &Bound<'py, PyAny>) -> Returned<'py> {
     TASK_GROUP.expect(class.cast()?);
@@ -499,15 +525,23 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         None,
         Description {
             methods: vec![
-                method!(none "__aenter__" => block::aenter, "Enter the block."),
-                method!(fast "__aexit__" => block::aexit, "Leave the block, when all tasks are done."),
-                method!(fast "create_task" => create_task, "Make a task of a coroutine, in this group, and return it."),
+                method!(none "__aenter__" => block::aenter, "__aenter__($self)\n--\n\nEnter the block."),
+                method!(fast "__aexit__" => block::aexit, "__aexit__($self, et, exc, tb)\n--\n\nLeave the block, when all tasks are done."),
+                #[cfg(not(Py_3_14))]
+                method!(fast "create_task" => create_task,
+                    "create_task($self, coro, *, name=None, context=None)\n--\n\nMake a task of a coroutine, in this group, and return it."),
+                #[cfg(Py_3_14)]
+                method!(fast "create_task" => create_task,
+                    "create_task($self, coro, **kwargs)\n--\n\nMake a task of a coroutine, in this group, and return it."),
+                #[cfg(Py_3_15)]
+                method!(none "cancel" => cancel,
+                    "cancel($self)\n--\n\nCancel the tasks and the block of the group, which then ends without an exception."),
                 method!(one "_is_base_error" => is_base_error_method, "Return True for an exception that is raised as it is."),
                 method!(none "_abort" => abort_method, "Cancel all tasks."),
             ],
             properties: attributes::properties(),
             slots,
-            doc: Some(c"The native part of weft.TaskGroup."),
+            doc: Some(c"TaskGroup()\n--\n\nThe native part of weft.TaskGroup."),
             instantiable: true,
             subclassable: true,
             immutable: true,

@@ -21,6 +21,8 @@ pub struct Version {
     pub passes_keywords: bool,
     /// Whether a task that is done at once is dealt with at once.
     pub settles_eager: bool,
+    /// Whether a `GeneratorExit` that ends the block, and is all that was raised, is raised as it is.
+    pub spares_generators: bool,
     /// Whether a group that was left forgets its parent and its errors.
     pub forgets: bool,
 }
@@ -42,7 +44,9 @@ pub fn version(py: Python<'_>) -> &'static Version {
                 closes_refused: mentions(&create, "close"),
                 names_afterwards: mentions(&create, "_set_task_name"),
                 passes_keywords: flags & VARIABLE_KEYWORDS != 0,
-                settles_eager: mentions(&create, "done"),
+                // Python 3.15 asks it too, of tasks that have to be cancelled.
+                settles_eager: mentions(&create, "done") && !mentions(&create, "cancel"),
+                spares_generators: mentions(&exit, "GeneratorExit"),
                 forgets,
             })
         };
@@ -54,6 +58,7 @@ pub fn version(py: Python<'_>) -> &'static Version {
             names_afterwards: !cfg!(Py_3_13),
             passes_keywords: cfg!(Py_3_14),
             settles_eager: cfg!(all(Py_3_12, not(Py_3_14))),
+            spares_generators: cfg!(Py_3_15),
             forgets: cfg!(Py_3_14),
         })
     })

@@ -197,6 +197,15 @@ fn start<'py>(
             coroutine.repr()?
         )));
     }
+    if cfg!(Py_3_15)
+        && let Some(context) = context
+        && !context::is_context(context)
+    {
+        return Err(PyTypeError::new_err(format!(
+            "a contextvars.Context was expected, got {}",
+            context.get_type().name()?
+        )));
+    }
     let fields = base::task(task);
     let native = TASK.of(task);
     match name {

@@ -278,11 +278,11 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         None,
         Description {
             methods: vec![
-                method!(none "when" => when, "Return the moment, in seconds of loop.time(), or None."),
-                method!(named "reschedule"("when") => reschedule, "Set another moment, or None for never."),
-                method!(none "expired" => expired, "Return True if the moment has come while the block ran."),
-                method!(none "__aenter__" => aenter, "Enter the block."),
-                method!(fast "__aexit__" => aexit, "Leave the block."),
+                method!(none "when" => when, "when($self)\n--\n\nReturn the moment, in seconds of loop.time(), or None."),
+                method!(named "reschedule"("when") => reschedule, "reschedule($self, when)\n--\n\nSet another moment, or None for never."),
+                method!(none "expired" => expired, "expired($self)\n--\n\nReturn True if the moment has come while the block ran."),
+                method!(none "__aenter__" => aenter, "__aenter__($self)\n--\n\nEnter the block."),
+                method!(fast "__aexit__" => aexit, "__aexit__($self, exc_type, exc_val, exc_tb)\n--\n\nLeave the block."),
                 method!(none "_on_timeout" => on_timeout, "Cancel the task."),
             ],
             properties: vec![
@@ -293,7 +293,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 property!("_cancelling" => cancelling),
             ],
             slots,
-            doc: Some(c"The native part of weft.Timeout."),
+            doc: Some(c"Timeout(when)\n--\n\nThe native part of weft.Timeout."),
             instantiable: true,
             subclassable: true,
             immutable: true,

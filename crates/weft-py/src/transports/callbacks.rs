@@ -28,11 +28,24 @@ fn logger(py: Python<'_>) -> Returned<'_> {
 /// # Errors
 /// What logging raises.
 pub fn debug_log(object: &Bound<'_, PyAny>, event_loop: &Slot, message: &str) -> PyResult<()> {
+    log_in_debug(object, event_loop, "debug", message)
+}
+
+/// Logs `message` about the transport, at a level of one's own, where the loop is in debug mode.
+///
+/// # Errors
+/// What logging raises.
+pub fn log_in_debug(
+    object: &Bound<'_, PyAny>,
+    event_loop: &Slot,
+    level: &str,
+    message: &str,
+) -> PyResult<()> {
     let py = object.py();
     if let Some(event_loop) = event_loop.get(py)
         && event_loop::is_debug(&event_loop)?
     {
-        logger(py)?.call_method1("debug", (message, object))?;
+        logger(py)?.call_method1(level, (message, object))?;
     }
     Ok(())
 }
@@ -42,8 +55,16 @@ pub fn debug_log(object: &Bound<'_, PyAny>, event_loop: &Slot, message: &str) ->
 /// # Errors
 /// What logging raises.
 pub fn count_lost_write(py: Python<'_>, lost: &Cell<u32>) -> PyResult<()> {
+    count_lost(py, lost, "socket.send() raised exception.")
+}
+
+/// Counts a write to what is lost, and logs `warning` from the fifth on.
+///
+/// # Errors
+/// What logging raises.
+pub fn count_lost(py: Python<'_>, lost: &Cell<u32>, warning: &str) -> PyResult<()> {
     if lost.get() >= WARN_AFTER_LOST_WRITES {
-        logger(py)?.call_method1("warning", ("socket.send() raised exception.",))?;
+        logger(py)?.call_method1("warning", (warning,))?;
     }
     lost.set(lost.get().saturating_add(1));
     Ok(())
@@ -122,6 +143,21 @@ pub fn report_fatal(
         }
         return Ok(());
     }
+    report_error(object, &event_loop, protocol, error, message)
+}
+
+/// Tells the loop's exception handler of what ends a transport, whatever it is.
+///
+/// # Errors
+/// What the handler raises.
+pub fn report_error(
+    object: &Bound<'_, PyAny>,
+    event_loop: &Bound<'_, PyAny>,
+    protocol: &Slot,
+    error: &Bound<'_, PyAny>,
+    message: &str,
+) -> PyResult<()> {
+    let py = object.py();
     let details = PyDict::new(py);
     details.set_item("message", message)?;
     details.set_item("exception", error)?;

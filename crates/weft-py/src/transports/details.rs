@@ -1,15 +1,22 @@
 //! What a transport tells about itself: `get_extra_info()` and `repr()`.
 
+use std::io;
 use std::os::fd::RawFd;
 
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyDict};
+use pyo3::types::{PyAny, PyDict, PyString};
 
+use weft_reactor::socket::{self, Sender};
+
+use super::addresses::python_address;
 use crate::event_loop::EVENT_LOOP;
 use crate::ffi::Slot;
+use crate::ffi::call::{call1, method0};
 use crate::ffi::method::Returned;
+use crate::ffi::socket::endpoint;
+use crate::imports::imports;
 
 /// The dictionary behind `get_extra_info()`: that of the caller, with the socket and its two names.
 ///
@@ -17,30 +24,52 @@ use crate::ffi::method::Returned;
 /// What the socket raises, but for `OSError`.
 pub fn of_socket<'py>(
     sock: &Bound<'py, PyAny>,
-    extra: &Bound<'py, PyAny>,
+    extra: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let py = sock.py();
-    let details = if extra.is_none() {
-        PyDict::new(py)
-    } else {
-        extra.cast::<PyDict>()?.copy()?
+    let details = match extra {
+        Some(extra) if !extra.is_none() => extra.cast::<PyDict>()?.copy()?,
+        _ => PyDict::new(py),
     };
-    let transport_socket = py
-        .import(intern!(py, "asyncio.trsock"))?
-        .getattr(intern!(py, "TransportSocket"))?;
-    details.set_item("socket", transport_socket.call1((sock,))?)?;
-    for (key, method) in [("sockname", "getsockname"), ("peername", "getpeername")] {
-        if key == "sockname" || !details.contains(key)? {
-            match sock.call_method0(method) {
-                Ok(name) => details.set_item(key, name)?,
-                Err(error) if error.is_instance_of::<PyOSError>(py) => {
-                    details.set_item(key, py.None())?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    let shown = call1(imports(py).transport_socket.bind(py), sock)?;
+    details.set_item(intern!(py, "socket"), shown)?;
+    let peername = intern!(py, "peername");
+    let local = match plain_descriptor(sock) {
+        Some(fd) => native_name(py, socket::local_name(fd))?,
+        None => name(sock, intern!(py, "getsockname"))?,
+    };
+    details.set_item(intern!(py, "sockname"), local)?;
+    if !details.contains(peername)? {
+        let peer = match plain_descriptor(sock) {
+            Some(fd) => native_name(py, socket::peer_name(fd))?,
+            None => name(sock, intern!(py, "getpeername"))?,
+        };
+        details.set_item(peername, peer)?;
     }
     Ok(details)
+}
+
+/// The descriptor of an open `socket.socket` whose names native code can read.
+pub fn plain_descriptor(sock: &Bound<'_, PyAny>) -> Option<RawFd> {
+    let known = endpoint(sock)?;
+    let readable = matches!(known.family, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX);
+    (readable && known.descriptor >= 0).then_some(known.descriptor)
+}
+
+fn native_name(py: Python<'_>, name: io::Result<Sender>) -> Returned<'_> {
+    match name {
+        Ok(name) => python_address(py, &name),
+        Err(_) => Ok(py.None().into_bound(py)),
+    }
+}
+
+/// What a method of the socket says is its name, `None` where it has none.
+fn name<'py>(sock: &Bound<'py, PyAny>, method: &Bound<'py, PyString>) -> Returned<'py> {
+    let py = sock.py();
+    match method0(sock, method) {
+        Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(py.None().into_bound(py)),
+        outcome => outcome,
+    }
 }
 
 /// What `repr()` shows of a transport.

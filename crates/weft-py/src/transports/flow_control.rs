@@ -18,14 +18,19 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            high: DEFAULT_HIGH,
-            low: DEFAULT_HIGH / 4,
-        }
+        Self::below(DEFAULT_HIGH)
     }
 }
 
 impl Limits {
+    /// A high-water mark, and the low one that goes with it.
+    pub const fn below(high: usize) -> Self {
+        Self {
+            high,
+            low: high / 4,
+        }
+    }
+
     /// The limits that `set_write_buffer_limits(high, low)` means.
     ///
     /// # Errors
@@ -34,6 +39,18 @@ impl Limits {
         high: Option<&Bound<'_, PyAny>>,
         low: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        Self::from_arguments_or(high, low, Self::default())
+    }
+
+    /// As [`Self::from_arguments`], where `default` is meant by none.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_arguments_or(
+        high: Option<&Bound<'_, PyAny>>,
+        low: Option<&Bound<'_, PyAny>>,
+        default: Self,
+    ) -> PyResult<Self> {
         let given = |value: Option<&Bound<'_, PyAny>>| -> PyResult<Option<i64>> {
             value
                 .filter(|value| !value.is_none())
@@ -41,7 +58,7 @@ impl Limits {
                 .transpose()
         };
         let (high, low) = match (given(high)?, given(low)?) {
-            (None, None) => return Ok(Self::default()),
+            (None, None) => return Ok(default),
             (None, Some(low)) => (low.saturating_mul(4), low),
             (Some(high), None) => (high, high.div_euclid(4)),
             (Some(high), Some(low)) => (high, low),

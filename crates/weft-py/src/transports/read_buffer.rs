@@ -1,12 +1,50 @@
 //! What has arrived and has not been read.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::RawFd;
 
-use weft_reactor::socket;
+use weft_reactor::{pipe, socket};
 
-/// A buffer that has been emptied keeps at most so much memory for what comes next.
+/// A buffer that has been emptied keeps at most so much memory for what comes next …
 const KEPT: usize = 4 * 1024;
+/// … and gives more to whichever buffer of its thread needs it next, up to so many bytes in all: idle connections hold
+/// none, and busy ones do not have the system map and clear new memory for each large message.
+const MOST_SPARE: usize = 4 * 1024 * 1024;
+
+thread_local! {
+    static SPARE: RefCell<Spare> = const { RefCell::new(Spare { memory: Vec::new(), size: 0 }) };
+}
+
+/// Memory that buffers have given away; empty vectors, `size` bytes in all.
+struct Spare {
+    memory: Vec<Vec<u8>>,
+    size: usize,
+}
+
+/// Gives memory away.
+fn give(mut bytes: Vec<u8>) {
+    bytes.clear();
+    // A thread that ends has no use for it.
+    let _ = SPARE.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
+        if spare.size + bytes.capacity() <= MOST_SPARE {
+            spare.size += bytes.capacity();
+            spare.memory.push(bytes);
+        }
+    });
+}
+
+/// Takes what was given last; no memory where there is none.
+fn take() -> Vec<u8> {
+    let taken = SPARE.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
+        let bytes = spare.memory.pop().unwrap_or_default();
+        spare.size -= bytes.capacity();
+        bytes
+    });
+    taken.unwrap_or_default()
+}
 
 /// Bytes in the order of their arrival, taken from the front.
 ///
@@ -47,6 +85,15 @@ impl ReadBuffer {
         socket::recv_append(fd, &mut self.bytes, most)
     }
 
+    /// Reads at most `most` bytes from what need not be a socket; 0 is the end.
+    ///
+    /// # Errors
+    /// What the system call reports, `WouldBlock` included.
+    pub fn read(&mut self, fd: RawFd, most: usize) -> io::Result<usize> {
+        self.make_room(most);
+        pipe::read_append(fd, &mut self.bytes, most)
+    }
+
     /// Drops the first `count` bytes, or all where there are fewer.
     #[inline]
     pub fn consume(&mut self, count: usize) {
@@ -54,7 +101,7 @@ impl ReadBuffer {
         if self.start == self.bytes.len() {
             self.start = 0;
             if self.bytes.capacity() > KEPT {
-                self.bytes = Vec::new();
+                give(std::mem::take(&mut self.bytes));
             } else {
                 self.bytes.clear();
             }
@@ -65,6 +112,9 @@ impl ReadBuffer {
     /// long as what has been read, so that a byte is moved once on average; else the memory grows.
     #[inline]
     fn make_room(&mut self, additional: usize) {
+        if self.bytes.capacity() == 0 && additional > KEPT {
+            self.bytes = take();
+        }
         if self.bytes.capacity() - self.bytes.len() < additional && self.start >= self.len() {
             self.bytes.drain(..self.start);
             self.start = 0;

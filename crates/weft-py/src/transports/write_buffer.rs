@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyBytesMethods};
-use weft_reactor::socket;
+use weft_reactor::{pipe, socket};
 
 use crate::ffi::Reference;
 use crate::ffi::bytes::contents;
@@ -87,6 +87,28 @@ impl WriteBuffer {
     /// # Errors
     /// What the call reports, `WouldBlock` included.
     pub fn send(&mut self, py: Python<'_>, fd: RawFd) -> io::Result<Self> {
+        self.send_by(py, |slices| match slices {
+            [single] => socket::send(fd, single),
+            several => socket::send_vectored(fd, several),
+        })
+    }
+
+    /// Writes what one system call takes to what need not be a socket, as [`send`](Self::send).
+    ///
+    /// # Errors
+    /// What the call reports, `WouldBlock` included.
+    pub fn write(&mut self, py: Python<'_>, fd: RawFd) -> io::Result<Self> {
+        self.send_by(py, |slices| match slices {
+            [single] => pipe::write(fd, single),
+            several => pipe::write_vectored(fd, several),
+        })
+    }
+
+    fn send_by(
+        &mut self,
+        py: Python<'_>,
+        call: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Self> {
         let mut sent = {
             let slices: Vec<_> = self
                 .pieces
@@ -94,10 +116,7 @@ impl WriteBuffer {
                 .take(socket::MOST_SLICES)
                 .map(|piece| IoSlice::new(piece.remaining(py)))
                 .collect();
-            match slices.as_slice() {
-                [single] => socket::send(fd, single)?,
-                several => socket::send_vectored(fd, several)?,
-            }
+            call(&slices)?
         };
         self.size -= sent;
         let mut done = Self::default();

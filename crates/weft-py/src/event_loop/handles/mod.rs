@@ -123,6 +123,11 @@ impl Handle {
         self.scheduled.set(scheduled);
     }
 
+    /// Records that the context is a snapshot that others share.
+    pub fn set_shared(&self, shared: bool) {
+        self.shared.set(shared);
+    }
+
     /// Keeps what the handle refers to after a run, for the next one.
     pub fn set_repeats(&self) {
         self.repeats.set(true);
@@ -349,14 +354,27 @@ pub fn run(state: &EventLoop, object: &Bound<'_, PyAny>, handle: &Handle) -> PyR
     };
     match outcome {
         Ok(()) => {
-            if !handle.repeats.get() && !state.is_debug() && reference_count(object) > 1 {
-                // Whoever keeps a handle that has run must not keep, or form a cycle with, what it called.
-                handle.forget_callback();
-                handle.event_loop.clear();
+            if state.is_debug() {
+                state.ran.set(true);
+            } else {
+                let_go(object, handle);
             }
             Ok(())
         }
-        Err(error) => report(object, handle, error),
+        Err(error) => {
+            report(object, handle, error)?;
+            let_go(object, handle);
+            Ok(())
+        }
+    }
+}
+
+/// Empties a handle that has run: whoever keeps it must not keep, or form a cycle with, what it called.
+#[inline]
+pub fn let_go(object: &Bound<'_, PyAny>, handle: &Handle) {
+    if !handle.repeats.get() && reference_count(object) > 1 {
+        handle.forget_callback();
+        handle.event_loop.clear();
     }
 }
 

@@ -1,5 +1,6 @@
 //! What Python sees: attributes and the representation.
 
+use pyo3::Borrowed;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
@@ -59,6 +60,18 @@ fn protocol_paused<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(boolean(object.py(), paused))
 }
 
+fn extra<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(DATAGRAM.of(object).extra.get_or_none(object.py()))
+}
+
+fn set_extra(object: &Bound<'_, PyAny>, extra: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
+    match extra {
+        Some(extra) => DATAGRAM.of(object).extra.set(extra.to_owned()),
+        None => DATAGRAM.of(object).extra.clear(),
+    }
+    Ok(())
+}
+
 /// The property table.
 pub(super) fn table() -> Vec<ffi::PyGetSetDef> {
     vec![
@@ -72,5 +85,6 @@ pub(super) fn table() -> Vec<ffi::PyGetSetDef> {
         property!("_closing" => is_closing),
         property!("_paused" => paused),
         property!("_protocol_paused" => protocol_paused),
+        property!("_extra" => extra, set_extra),
     ]
 }

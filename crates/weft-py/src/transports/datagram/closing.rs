@@ -5,8 +5,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
 use super::{DATAGRAM, DatagramTransport, none};
+use crate::event_loop::EVENT_LOOP;
 use crate::event_loop::handles::is_fatal;
-use crate::ffi::call::method1;
+use crate::ffi::call::{method0, method1};
 use crate::transports::callbacks;
 
 impl DatagramTransport {
@@ -91,10 +92,15 @@ impl DatagramTransport {
         self.writing.set(false);
         self.update_interest(object)?;
         self.socket_memory.set(None);
-        match self.socket.take(object.py()) {
-            Some(socket) => socket.call_method0(intern!(object.py(), "close")).map(drop),
-            None => Ok(()),
+        let Some(socket) = self.socket.take(object.py()) else {
+            return Ok(());
+        };
+        if let Some(event_loop) = self.event_loop.get(object.py()) {
+            EVENT_LOOP
+                .of(&event_loop)
+                .forget_owner(self.fd.get(), object);
         }
+        method0(&socket, intern!(object.py(), "close")).map(drop)
     }
 }
 

@@ -7,7 +7,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyTuple};
 
-use super::addresses::Family;
 use super::{DATAGRAM, boolean, none};
 use crate::event_loop::EVENT_LOOP;
 use crate::ffi::bytes;
@@ -17,6 +16,7 @@ use crate::ffi::method::{Args, Returned, missing_argument};
 use crate::ffi::socket::SocketMemory;
 use crate::imports::imports;
 use crate::method;
+use crate::transports::addresses::Family;
 use crate::transports::flow_control::Limits;
 use crate::transports::{callbacks, details};
 
@@ -38,8 +38,7 @@ pub(super) fn init<'py>(
         return Err(PyTypeError::new_err("loop must be a weft.Loop"));
     }
     let state = DATAGRAM.of(object);
-    let details = details::of_socket(&sock, &extra)?;
-    object.setattr(intern!(py, "_extra"), &details)?;
+    let details = details::of_socket(&sock, Some(&extra))?;
     let peer = details.get_item("peername")?;
     let connected = peer.map_or(Ok(false), |name| name.is_truthy())?;
     let fd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
@@ -67,6 +66,7 @@ pub(super) fn init<'py>(
     state.socket.set(sock);
     state.extra.set(details.into_any());
     state.event_loop.set(event_loop.clone());
+    EVENT_LOOP.of(&event_loop).set_owner(fd, object)?;
     call_soon.call1((connection_made, object))?;
     call1(&call_soon, &object.getattr(intern!(py, "_start_reading"))?)?;
     if !waiter.is_none() {

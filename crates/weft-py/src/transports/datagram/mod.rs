@@ -14,7 +14,6 @@
 //! Datagrams are received one by one, several for each time that the socket is readable: what a protocol does not get,
 //! because it closes or pauses, stays in the kernel.
 
-mod addresses;
 mod attributes;
 mod closing;
 mod methods;
@@ -29,7 +28,7 @@ use std::os::fd::RawFd;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBool, PyType};
 
-use addresses::{Family, Senders};
+use crate::transports::addresses::{Family, Senders};
 use sending::Outgoing;
 
 use super::flow_control::Limits;

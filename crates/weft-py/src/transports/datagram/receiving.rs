@@ -10,10 +10,10 @@ use pyo3::types::PyAny;
 use weft_reactor::socket::{self, Sender};
 
 use super::DatagramTransport;
-use super::addresses::python_address;
 use crate::errors::os_error;
 use crate::ffi::bytes;
 use crate::ffi::call::{method1, method2};
+use crate::transports::addresses::python_address;
 
 /// How long a datagram may be, as in asyncio.
 pub(super) const READ_SIZE: usize = 256 * 1024;

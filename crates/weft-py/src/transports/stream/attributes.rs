@@ -5,6 +5,7 @@
     reason = "a property's signature, whether it can fail or not"
 )]
 
+use pyo3::Borrowed;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
@@ -24,9 +25,9 @@ pub(super) fn representation<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
         object,
         &state.event_loop,
         &details::Shown {
-            open: state.socket.is_set(),
+            open: state.socket.is_open(),
             closing: state.closing.get(),
-            fd: state.fd.get(),
+            fd: state.socket.number(),
             reading: state.started.get() && state.is_reading() && !state.ended.get(),
             writing: unsent > 0,
             unsent,
@@ -40,14 +41,15 @@ fn value<'py>(object: &Bound<'py, PyAny>, slot: &Slot) -> Bound<'py, PyAny> {
 }
 
 fn sock<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    Ok(value(object, &STREAM.of(object).socket))
+    let sock = STREAM.of(object).socket.python(object.py())?;
+    Ok(sock.unwrap_or_else(|| none(object)))
 }
 
 fn sock_fd<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(STREAM
         .of(object)
-        .fd
-        .get()
+        .socket
+        .number()
         .into_pyobject(object.py())?
         .into_any())
 }
@@ -84,6 +86,22 @@ fn eof<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(boolean(object.py(), STREAM.of(object).eof.get()))
 }
 
+fn extra<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    let details = STREAM.of(object).socket.details(object.py())?;
+    Ok(details.unwrap_or_else(|| none(object)))
+}
+
+fn set_extra(object: &Bound<'_, PyAny>, extra: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
+    let state = STREAM.of(object);
+    // What is left untold belongs to the old dictionary.
+    state.socket.details(object.py())?;
+    match extra {
+        Some(extra) => state.socket.set_details(extra.to_owned()),
+        None => state.socket.forget_details(),
+    }
+    Ok(())
+}
+
 /// The property table.
 pub(super) fn table() -> Vec<ffi::PyGetSetDef> {
     vec![
@@ -97,5 +115,6 @@ pub(super) fn table() -> Vec<ffi::PyGetSetDef> {
         property!("_paused" => paused),
         property!("_protocol_paused" => protocol_paused),
         property!("_eof" => eof),
+        property!("_extra" => extra, set_extra),
     ]
 }

@@ -6,9 +6,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
 use super::{STREAM, StreamTransport, none};
+use crate::event_loop::EVENT_LOOP;
 use crate::event_loop::handles::is_fatal;
 use crate::ffi::call::method1;
-use crate::transports::callbacks;
+use crate::transports::{callbacks, clients};
 
 impl StreamTransport {
     /// Ends the connection because of `error`, which is reported unless it is the peer's or the network's doing.
@@ -59,7 +60,8 @@ impl StreamTransport {
         let updated = self.update_interest(object);
         if let Some(event_loop) = self.event_loop.get(py) {
             let callback = object.getattr(intern!(py, "_call_connection_lost"))?;
-            event_loop.call_method1(intern!(py, "call_soon"), (callback, error))?;
+            let error = error.unwrap_or_else(|| none(object));
+            self.call_soon(&event_loop, callback, error)?;
         }
         updated
     }
@@ -108,21 +110,20 @@ impl StreamTransport {
     pub(super) fn close_socket(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
         self.started.set(false);
         self.update_interest(object)?;
-        self.socket_memory.set(None);
-        match self.socket.take(object.py()) {
-            Some(socket) => socket.call_method0(intern!(object.py(), "close")).map(drop),
-            None => Ok(()),
+        if self.socket.is_open()
+            && let Some(event_loop) = self.event_loop.get(object.py())
+        {
+            EVENT_LOOP
+                .of(&event_loop)
+                .forget_owner(self.socket.number(), object);
         }
+        self.socket.close(object.py())
     }
 
     pub(super) fn detach_server(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Some(server) = self.server.take(object.py()) else {
-            return Ok(());
-        };
-        if cfg!(Py_3_13) {
-            server.call_method1("_detach", (object,)).map(drop)
-        } else {
-            server.call_method0("_detach").map(drop)
+        match self.server.take(object.py()) {
+            Some(server) => clients::detach(&server, object),
+            None => Ok(()),
         }
     }
 }
@@ -131,17 +132,16 @@ impl StreamTransport {
 pub(super) fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = object.py();
     let state = STREAM.of(object);
-    let Some(socket) = state.socket.get(py) else {
+    if !state.socket.is_open() {
         return Ok(());
-    };
+    }
     let warned = callbacks::warn_unclosed(object);
     // A loop that was closed in the middle of a turn has dropped the end of it.
     let mut unsent = state.unsent.borrow_mut().take();
     if state.joins.replace(false) && !unsent.is_empty() {
         let _ = unsent.send(py, state.descriptor());
     }
-    state.socket.clear();
-    socket.call_method0("close")?;
+    state.socket.close(py)?;
     state.detach_server(object)?;
     warned
 }

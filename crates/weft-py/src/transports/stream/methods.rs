@@ -8,20 +8,14 @@
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyTuple};
 
-use super::{STREAM, StreamTransport, boolean, none};
+use super::{STREAM, Source, boolean, none};
 use crate::event_loop::EVENT_LOOP;
 use crate::ffi::bytes;
-use crate::ffi::call::call1;
-use crate::ffi::context;
 use crate::ffi::method::{Args, Returned};
-use crate::ffi::socket::SocketMemory;
-use crate::imports::imports;
 use crate::method;
-use crate::transports::details;
 use crate::transports::flow_control::Limits;
 
 /// `StreamTransport(loop, sock, protocol, waiter=None, extra=None, server=None)`.
@@ -30,7 +24,6 @@ pub(super) fn init<'py>(
     args: &Bound<'py, PyTuple>,
     keywords: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<()> {
-    let py = object.py();
     if keywords.is_some_and(|keywords| !keywords.is_empty()) || args.len() != 6 {
         return Err(PyTypeError::new_err(
             "StreamTransport() takes loop, sock, protocol, waiter, extra and server",
@@ -41,59 +34,15 @@ pub(super) fn init<'py>(
     if EVENT_LOOP.get(&event_loop).is_none() {
         return Err(PyTypeError::new_err("loop must be a weft.Loop"));
     }
-    let state = STREAM.of(object);
-    let details = details::of_socket(&sock, &extra)?;
-    object.setattr(intern!(py, "_extra"), &details)?;
-    state
-        .fd
-        .set(sock.call_method0(intern!(py, "fileno"))?.extract()?);
-    let memory = SocketMemory::of(&sock)?;
-    let call_soon = event_loop.getattr(intern!(py, "call_soon"))?;
-    let connection_made = protocol.getattr(intern!(py, "connection_made"))?;
-    EVENT_LOOP.of(&event_loop).check_closed()?;
-    adopt_protocol(state, &protocol)?;
-    state.context.set(context::copy_current(py)?);
-    if !server.is_none() {
-        // Refused by a server that has been closed meanwhile.
-        if cfg!(Py_3_13) {
-            server.call_method1("_attach", (object,))?;
-        } else {
-            server.call_method0("_attach")?;
-        }
-        state.server.set(server);
-    }
-    // From here on the socket is the transport's; until here it is the caller's.
-    state.socket_memory.set(Some(memory));
-    state.socket.set(sock);
-    state.extra.set(details.into_any());
-    state.event_loop.set(event_loop.clone());
-    call_soon.call1((connection_made, object))?;
-    call1(&call_soon, &object.getattr(intern!(py, "_start_reading"))?)?;
-    if !waiter.is_none() {
-        call_soon.call1((&imports(py).set_result_unless_cancelled, waiter, py.None()))?;
-    }
-    Ok(())
-}
-
-fn adopt_protocol(state: &StreamTransport, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = protocol.py();
-    let buffered = py
-        .import(intern!(py, "asyncio.protocols"))?
-        .getattr(intern!(py, "BufferedProtocol"))?;
-    state
-        .buffered_protocol
-        .set(protocol.is_instance(&buffered)?);
-    state.protocol.set(protocol.clone());
-    state.connected.set(true);
-    Ok(())
+    let source = Source::Python {
+        sock,
+        extra: &extra,
+    };
+    super::opening::open(object, &event_loop, source, &protocol, waiter, server)
 }
 
 fn start_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = STREAM.of(object);
-    if state.lost.get() == 0 {
-        state.started.set(true);
-        state.update_interest(object)?;
-    }
+    STREAM.of(object).start_reading(object)?;
     Ok(none(object))
 }
 
@@ -207,7 +156,7 @@ pub(super) fn get_protocol<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 }
 
 fn set_protocol<'py>(object: &Bound<'py, PyAny>, protocol: &Bound<'py, PyAny>) -> Returned<'py> {
-    adopt_protocol(STREAM.of(object), protocol)?;
+    STREAM.of(object).adopt_protocol(protocol)?;
     Ok(none(object))
 }
 
@@ -219,10 +168,7 @@ fn get_extra_info<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retur
     let state = STREAM.of(object);
     // Who asks for the socket may go on to use it.
     state.flush(object)?;
-    let found = match state.extra.get(object.py()) {
-        Some(extra) => extra.cast_into::<PyDict>()?.get_item(name)?,
-        None => None,
-    };
+    let found = state.socket.detail(object.py(), &name)?;
     Ok(found
         .or_else(|| default.map(Borrowed::to_owned))
         .unwrap_or_else(|| none(object)))

@@ -14,7 +14,9 @@ mod closing;
 pub mod direct;
 mod joining;
 mod methods;
-mod reading;
+mod opening;
+pub(super) mod reading;
+mod socket;
 mod writing;
 
 use std::cell::{Cell, RefCell};
@@ -26,13 +28,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBool, PyType};
 
 use direct::Fed;
+pub use opening::{make, make_connected};
+use socket::OwnedSocket;
+pub use socket::Source;
 
 use super::flow_control::Limits;
 use super::write_buffer::WriteBuffer;
 use crate::event_loop::{EVENT_LOOP, Interest};
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, class_slots};
-use crate::ffi::socket::SocketMemory;
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::slot;
 use crate::transports::{callbacks, watching};
@@ -42,14 +46,12 @@ use crate::transports::{callbacks, watching};
 pub struct StreamTransport {
     /// The loop; given up, like everything below it, after `connection_lost()`.
     event_loop: Slot,
-    /// The Python socket, which this transport owns and closes.
-    socket: Slot,
+    /// The socket, which this transport owns and closes.
+    socket: OwnedSocket,
     /// Who is told what arrives.
     protocol: Slot,
     /// The server that accepted the connection, if one did; it counts its transports.
     server: Slot,
-    /// What `get_extra_info()` knows, a dictionary.
-    extra: Slot,
     /// The context in which the protocol is called.
     context: Slot,
     /// The future that `sendfile` waits on until the buffer is empty.
@@ -58,10 +60,6 @@ pub struct StreamTransport {
     weak_references: Slot,
     /// Python's dictionary of further attributes.
     dictionary: Slot,
-    /// The descriptor's number when the transport was made: its place in the watch table.
-    fd: Cell<RawFd>,
-    /// Where the Python socket keeps its descriptor; see [`StreamTransport::descriptor`].
-    socket_memory: Cell<Option<SocketMemory>>,
     /// The token in the loop's watch table; 0 for none.
     token: Cell<u64>,
     /// How many bytes the next receive is expected to bring.
@@ -80,6 +78,8 @@ pub struct StreamTransport {
     limits: Cell<Limits>,
     /// 0 while connected; see the ground rules.
     lost: Cell<u32>,
+    /// How a native protocol takes what arrives.
+    receiver: Cell<Option<direct::Receive>>,
     /// Whether the protocol lends its own buffer.
     buffered_protocol: Cell<bool>,
     /// Whether there has been a protocol to tell `connection_lost()`.
@@ -100,16 +100,14 @@ pub struct StreamTransport {
 
 impl Native for StreamTransport {
     fn traverse(&self, visit: Visit) -> c_int {
-        for slot in self.slots() {
-            let answer = visit.slot(slot);
-            if answer != 0 {
-                return answer;
-            }
+        match self.socket.traverse(visit) {
+            0 => visit.slots(self.slots()),
+            answer => answer,
         }
-        0
     }
 
     fn clear(&self, _: Python<'_>) {
+        self.socket.clear();
         for slot in self.slots() {
             slot.clear();
         }
@@ -137,26 +135,21 @@ fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
 }
 
 impl StreamTransport {
-    fn slots(&self) -> [&Slot; 8] {
+    fn slots(&self) -> [&Slot; 6] {
         [
             &self.event_loop,
-            &self.socket,
             &self.protocol,
             &self.server,
-            &self.extra,
             &self.context,
             &self.empty_waiter,
             &self.dictionary,
         ]
     }
 
-    /// The descriptor to use now: -1, which every system call refuses, once somebody has closed the socket behind our
-    /// back. Its number may be a stranger's by then.
+    /// The descriptor to use now; see [`OwnedSocket::descriptor`].
     #[inline]
     fn descriptor(&self) -> RawFd {
-        self.socket_memory
-            .get()
-            .map_or(-1, |memory| memory.descriptor(&self.socket, self.fd.get()))
+        self.socket.descriptor()
     }
 
     fn is_reading(&self) -> bool {
@@ -173,7 +166,14 @@ impl StreamTransport {
             readable: self.started.get() && self.is_reading() && !self.ended.get(),
             writable: !self.unsent.borrow().is_empty() && self.lost.get() == 0 && !self.joins.get(),
         };
-        watching::update(state, &self.token, self.fd.get(), object, notice, interest)
+        watching::update(
+            state,
+            &self.token,
+            self.socket.number(),
+            object,
+            notice,
+            interest,
+        )
     }
 
     fn debug_log(&self, object: &Bound<'_, PyAny>, message: &str) -> PyResult<()> {

@@ -16,21 +16,31 @@ use crate::ffi::bytes::{self, View};
 use crate::ffi::call::{method0, method1};
 
 /// How many bytes one receive takes, as in asyncio.
-pub(super) const READ_SIZE: usize = 256 * 1024;
+pub(in crate::transports) const READ_SIZE: usize = 256 * 1024;
 
 /// Streams whose messages are at least so long receive straight into the object that the protocol gets.
-pub(super) const LARGE: usize = 8 * 1024;
+pub(in crate::transports) const LARGE: usize = 8 * 1024;
 /// Such an object has room for what is expected, in steps of so many bytes; it is cut to its length afterwards.
 const STEP: usize = 4 * 1024;
 
 thread_local! {
     /// Every stream of a thread receives small messages into this memory, and hands out exact copies.
-    pub(super) static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
+    pub(in crate::transports) static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
 }
 
 /// How much room is made where so many bytes are expected.
-pub(super) fn room_for(expected: usize) -> usize {
+pub(in crate::transports) fn room_for(expected: usize) -> usize {
     (expected + 1).next_multiple_of(STEP).min(READ_SIZE)
+}
+
+/// What to expect after so much has been received into so much room. Room costs little and a message in two pieces costs
+/// a call: more is expected at once, less only by and by.
+pub(in crate::transports) fn next_expected(expected: usize, room: usize, count: usize) -> usize {
+    if count == room {
+        (room * 2).min(READ_SIZE)
+    } else {
+        count.max(expected - expected / 8)
+    }
 }
 
 impl StreamTransport {
@@ -70,6 +80,17 @@ impl StreamTransport {
         let Some(protocol) = self.protocol.get(py) else {
             return Ok(());
         };
+        if let Some(receive) = self.receiver.get() {
+            // What is above reports errors of its own; asyncio's receives by a buffer.
+            return match receive(&protocol, &data) {
+                Ok(()) => Ok(()),
+                Err(error) => self.fatal_error(
+                    object,
+                    error,
+                    "Fatal error: protocol.buffer_updated() call failed.",
+                ),
+            };
+        }
         match method1(&protocol, intern!(py, "data_received"), &data) {
             Ok(_) => Ok(()),
             Err(error) => self.data_received_failed(object, error),
@@ -102,15 +123,10 @@ impl StreamTransport {
         Ok(received.map(|data| (data, count)))
     }
 
-    /// Expects as much as has been received into so much room. Room costs little and a message in two pieces costs a
-    /// call: it expects more at once, less only by and by.
+    /// Expects as much as has been received into so much room.
     pub(super) fn expect(&self, room: usize, count: usize) {
-        let expected = self.expected.get();
-        self.expected.set(if count == room {
-            (room * 2).min(READ_SIZE)
-        } else {
-            count.max(expected - expected / 8)
-        });
+        self.expected
+            .set(next_expected(self.expected.get(), room, count));
     }
 
     pub(super) fn read_into_protocol(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -138,7 +154,7 @@ impl StreamTransport {
                 );
             }
         };
-        if self.lost.get() > 0 || self.socket.get(py).is_none() {
+        if self.lost.get() > 0 || !self.socket.is_open() {
             return Ok(());
         }
         let received = View::writable(&buffer).map(|mut view| {

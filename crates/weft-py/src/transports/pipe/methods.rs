@@ -1,0 +1,116 @@
+//! What Python sees of the transports of both directions.
+
+use pyo3::Borrowed;
+use pyo3::exceptions::PyAttributeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyAny, PyBool};
+
+use super::{none, pipe_of};
+use crate::event_loop::EVENT_LOOP;
+use crate::ffi::method::Returned;
+use crate::{method, property};
+
+pub(super) fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
+    PyBool::new(py, value).to_owned().into_any()
+}
+
+fn get_protocol<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(pipe_of(object).protocol.get_or_none(object.py()))
+}
+
+fn set_protocol<'py>(object: &Bound<'py, PyAny>, protocol: &Bound<'py, PyAny>) -> Returned<'py> {
+    pipe_of(object).protocol.set(protocol.clone());
+    Ok(none(object))
+}
+
+fn is_closing<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(boolean(object.py(), pipe_of(object).closing.get()))
+}
+
+fn call_connection_lost<'py>(
+    object: &Bound<'py, PyAny>,
+    error: &Bound<'py, PyAny>,
+) -> Returned<'py> {
+    pipe_of(object).connection_lost(object, error)?;
+    Ok(none(object))
+}
+
+fn file<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(pipe_of(object).file.get_or_none(object.py()))
+}
+
+/// `transport._pipe = None` gives the file up without closing it.
+fn set_file(object: &Bound<'_, PyAny>, value: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
+    if value.is_some_and(|value| !value.is_none()) {
+        return Err(PyAttributeError::new_err(
+            "a transport's pipe can only be taken away",
+        ));
+    }
+    pipe_of(object).forget_file(object.py());
+    Ok(())
+}
+
+fn fileno<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    let fd = pipe_of(object).fd.get();
+    Ok(fd.into_pyobject(object.py())?.into_any())
+}
+
+fn loop_of<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+    Ok(pipe_of(object).event_loop.get_or_none(object.py()))
+}
+
+/// The methods of both.
+pub(super) fn table() -> Vec<ffi::PyMethodDef> {
+    vec![
+        method!(none "get_protocol" => get_protocol, "Return the protocol."),
+        method!(named "set_protocol"("protocol") => set_protocol, "set_protocol($self, protocol)\n--\n\nTell another protocol from now on."),
+        method!(none "is_closing" => is_closing, "Return True if the transport is closing or closed."),
+        method!(one "_call_connection_lost" => call_connection_lost, "Tell the protocol and give everything up."),
+    ]
+}
+
+/// The properties of both.
+pub(super) fn properties() -> Vec<ffi::PyGetSetDef> {
+    vec![
+        property!("_pipe" => file, set_file),
+        property!("_fileno" => fileno),
+        property!("_loop" => loop_of),
+        property!("_protocol" => get_protocol),
+        property!("_closing" => is_closing),
+    ]
+}
+
+/// `<ReadPipeTransport fd=7 polling>`, in asyncio's words; `buffer` is how many bytes are unsent.
+pub(super) fn representation<'py>(
+    object: &Bound<'py, PyAny>,
+    polls: bool,
+    buffer: Option<usize>,
+) -> Returned<'py> {
+    let py = object.py();
+    let pipe = pipe_of(object);
+    let class = object.get_type().name()?;
+    let open = pipe.file.is_set();
+    let life = match (open, pipe.closing.get()) {
+        (false, _) => " closed",
+        (true, true) => " closing",
+        (true, false) => "",
+    };
+    let running = pipe
+        .event_loop
+        .get(py)
+        .is_some_and(|event_loop| !EVENT_LOOP.of(&event_loop).is_closed());
+    let state = match (open, running) {
+        (false, _) => "closed".to_owned(),
+        (true, false) => "open".to_owned(),
+        (true, true) => {
+            let word = if polls { "polling" } else { "idle" };
+            match buffer {
+                Some(size) => format!("{word} bufsize={size}"),
+                None => word.to_owned(),
+            }
+        }
+    };
+    let text = format!("<{class}{life} fd={} {state}>", pipe.fd.get());
+    Ok(text.into_pyobject(py)?.into_any())
+}
