@@ -7,12 +7,14 @@ import random
 from pathlib import Path
 
 import pytest
+from cancelling import cancel_each_wait, collected  # noqa: F401
 from peers import Run
+from services import library
 
-aiofiles = pytest.importorskip("aiofiles", reason="aiofiles is not installed")
-aiofiles_os = pytest.importorskip("aiofiles.os")
+aiofiles = library("aiofiles")
+aiofiles_os = library("aiofiles.os")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("collected")]
 
 
 def test_writing_and_reading(run: Run, tmp_path: Path) -> None:
@@ -54,5 +56,29 @@ def test_errors(run: Run, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             async with aiofiles.open(tmp_path / "nothing"):
                 pass
+
+    run(main())
+
+
+# A file whose opening was cancelled is opened all the same, and nobody has it.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_cancelling_at_each_wait(run: Run, tmp_path: Path) -> None:
+    """A call in a thread cannot be taken back; the file and the threads are fit for the next."""
+
+    async def main() -> None:
+        path = tmp_path / "file"
+
+        async def write() -> None:
+            async with aiofiles.open(path, "w") as file:
+                await file.write("lost")
+
+        async def look() -> None:
+            other = tmp_path / "other"
+            async with aiofiles.open(other, "w") as file:
+                await file.write("kept")
+            async with aiofiles.open(other) as file:
+                assert await file.read() == "kept"
+
+        assert await cancel_each_wait(write, look) > 0
 
     run(main())

@@ -15,11 +15,15 @@ from typing import Any
 
 import pytest
 from backends import PY312, Backend
+from cancelling import cancel_each_wait, cancel_some
 from certificates import client_context, server_context
+from killing import kill_in_the_middle
 from peers import Run, connected_client, pass_turns
+from private import Program
+from services import library
 
-aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed")
-from aiohttp import WSMsgType, web  # noqa: E402
+aiohttp = library("aiohttp")
+from aiohttp import WSMsgType, web
 
 pytestmark = pytest.mark.slow
 
@@ -353,3 +357,109 @@ def test_what_it_leaves(run: Run) -> None:
     gc.collect()
     assert len(transports) == 10
     assert not [reference for reference in transports if reference() is not None]
+
+
+# -- cancelled at every wait -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_cancelling_at_each_wait(run: Run, tls: bool) -> None:
+    """Client and server are on one loop, so that each wait of theirs is cut short by turns."""
+
+    async def main() -> None:
+        options = {"ssl_context": server_context()} if tls else {}
+        async with (
+            serving(**options) as url,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=3, ssl=client_context() if tls else True)
+            ) as session,
+        ):
+
+            async def ask(number: int) -> Any:
+                async with session.get(f"{url}/hello/{number}") as response:
+                    return (await response.json())["name"]
+
+            async def look() -> None:
+                answers = await asyncio.gather(*(ask(number) for number in range(4)))
+                assert answers == ["0", "1", "2", "3"]
+
+            async def post() -> None:
+                async with session.post(f"{url}/echo", data=b"x" * 400_000) as response:
+                    assert len(await response.read()) == 400_000
+
+            async def stream() -> None:
+                async with session.get(f"{url}/stream/100") as response:
+                    async for _ in response.content:
+                        pass
+
+            async def chat() -> None:
+                async with session.ws_connect(f"{url}/chat") as socket:
+                    await socket.send_str("lost")
+                    assert await socket.receive_str() == "LOST"
+
+            async def connect() -> None:
+                async with (
+                    aiohttp.ClientSession() as another,
+                    another.get(f"{url}/hello/x", ssl=client_context() if tls else True),
+                ):
+                    pass
+
+            for request in (lambda: ask(-1), post, stream, chat, connect):
+                assert await cancel_each_wait(request, look) > 0
+            answers = await cancel_some(ask, count=200)
+            assert answers == {number: str(number) for number in answers}
+            # Closing TLS sessions takes a moment.
+            await pass_turns(10)
+
+    run(main())
+
+
+# -- a server that is killed in the middle ---------------------------------------------------------
+
+SERVER = """
+import sys
+from aiohttp import WSMsgType, web
+
+async def echo(request):
+    return web.Response(body=await request.read())
+
+async def chat(request):
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        await socket.send_str(message.data.upper())
+    return socket
+
+async def main():
+    app = web.Application()
+    app.add_routes([web.post("/echo", echo), web.get("/chat", chat)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1])).start()
+    await asyncio.Event().wait()
+
+run(main())
+"""
+
+
+def test_a_session_survives_the_death_of_the_server(run: Run, backend: Backend) -> None:
+    async def main(server: Program) -> None:
+        url = f"http://127.0.0.1:{server.port}"
+        async with aiohttp.ClientSession() as session:
+
+            async def ask(token: str) -> None:
+                async with session.post(f"{url}/echo", data=token) as response:
+                    assert await response.text() == token
+
+            web_socket = await session.ws_connect(f"{url}/chat")
+            await web_socket.send_str("hello")
+            assert await web_socket.receive_str() == "HELLO"
+            await kill_in_the_middle(server, ask, (aiohttp.ClientError, OSError))
+            assert (await web_socket.receive()).type in (WSMsgType.CLOSED, WSMsgType.ERROR)
+            await web_socket.close()
+            async with session.ws_connect(f"{url}/chat") as web_socket:
+                await web_socket.send_str("again")
+                assert await web_socket.receive_str() == "AGAIN"
+
+    with Program.running(backend.prelude + SERVER) as server:
+        run(main(server))

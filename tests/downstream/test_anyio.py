@@ -17,10 +17,11 @@ import pytest
 from backends import Backend
 from certificates import NAME, client_context, server_context
 from peers import Run
+from services import library
 
-anyio = pytest.importorskip("anyio", reason="anyio is not installed")
-from anyio import from_thread, to_thread  # noqa: E402
-from anyio.streams.tls import TLSListener  # noqa: E402
+anyio = library("anyio")
+from anyio import from_thread, to_thread
+from anyio.streams.tls import TLSListener
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""asyncpg on PostgreSQL: queries, transactions, COPY, notifications, pools, cancellation."""
+"""asyncpg on PostgreSQL: queries, transactions, COPY, notifications, pools, TLS."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import asyncio
 import contextlib
 import io
 import os
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import trusted
+from cancelling import cancel_each_wait, cancel_some
+from killing import kill_in_the_middle
 from peers import Run
-from services import service
+from private import PostgreSQL
+from services import library, service
 
-asyncpg = pytest.importorskip("asyncpg", reason="asyncpg is not installed")
+asyncpg = library("asyncpg")
 
 pytestmark = pytest.mark.slow
 
@@ -166,6 +171,159 @@ def test_a_server_without_tls_is_asked_for_it(run: Run) -> None:
     async def main() -> None:
         connection = await asyncpg.connect(**{**options(), "ssl": "prefer"})
         assert await connection.fetchval("select 1") == 1
+        await connection.close()
+
+    run(main())
+
+
+# -- cancelled at every wait -----------------------------------------------------------------------
+
+
+def test_cancelling_a_query_at_each_of_its_waits(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    options()
+
+    async def main() -> None:
+        async with connected() as connection:
+            await connection.execute("create temp table item (id int)")
+
+            async def look() -> None:
+                # Where it was the end of a transaction that was cancelled, that is still open:
+                # reset() says so in the log, and ends it.
+                await connection.reset()
+                assert await connection.fetchval("select $1::int", 7) == 7
+
+            async def transaction() -> None:
+                async with connection.transaction():
+                    await connection.execute("insert into item values (1)")
+
+            async def cursor() -> None:
+                async with connection.transaction():
+                    async for _ in connection.cursor("select generate_series(1, 120)"):
+                        pass
+
+            async def copy() -> None:
+                await connection.copy_records_to_table("item", records=[(n,) for n in range(9000)])
+
+            requests = {
+                "query": lambda: connection.fetchval("select 'an ' || $1::text", "answer"),
+                "transaction": transaction,
+                "cursor": cursor,
+                "copy": copy,
+            }
+            for name, request in requests.items():
+                assert await cancel_each_wait(request, look) > 0, name
+
+    run(main())
+
+
+def test_cancelling_connects_and_what_a_pool_does(run: Run) -> None:
+    options()
+
+    async def main() -> None:
+        async def nothing() -> None:
+            pass
+
+        async def connect() -> None:
+            await (await asyncpg.connect(**options())).close()
+
+        assert await cancel_each_wait(connect, nothing) > 0
+        async with asyncpg.create_pool(**options(), min_size=1, max_size=2) as pool:
+
+            async def look() -> None:
+                answers = await asyncio.gather(*(pool.fetchval(f"select {n}") for n in range(4)))
+                assert answers == [*range(4)]
+
+            assert await cancel_each_wait(lambda: pool.fetchval("select 'lost'"), look) > 0
+
+            async def ask(number: int) -> Any:
+                async with pool.acquire() as connection:
+                    return await connection.fetchval("select $1::int, pg_sleep(0.001)", number)
+
+            answers = await cancel_some(ask)
+            assert answers == {number: number for number in answers}
+            await look()
+
+    run(main())
+
+
+# -- a server of our own: TLS, and killed in the middle --------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    with PostgreSQL.running() as server:
+        yield server
+
+
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg says where a connection ends in the middle: it depends on what the middle was."""
+
+
+def options_of(server: PostgreSQL) -> dict[str, Any]:
+    return {"host": "127.0.0.1", "port": server.port, "user": "postgres", "timeout": 10}
+
+
+def test_tls(run: Run, server: PostgreSQL) -> None:
+    async def main() -> None:
+        context = trusted.client_context()
+        connection = await asyncpg.connect(**options_of(server), ssl=context)
+        assert await connection.fetchval("select ssl from pg_stat_ssl where pid = pg_backend_pid()")
+        big = os.urandom(3_000_000)
+        assert await connection.fetchval("select $1::bytea", big) == big
+
+        async def look() -> None:
+            assert await connection.fetchval("select $1::int", 7) == 7
+
+        request = connection.fetchval
+        assert await cancel_each_wait(lambda: request("select pg_sleep(0.001)"), look) > 0
+        await connection.close()
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncpg.connect(**options_of(server), ssl=ssl.create_default_context())
+
+    run(main())
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_pool_survives_the_death_of_the_server(run: Run, server: PostgreSQL, tls: bool) -> None:
+    async def main() -> None:
+        context = trusted.client_context() if tls else False
+        async with asyncpg.create_pool(
+            **options_of(server), ssl=context, min_size=3, max_size=6
+        ) as pool:
+
+            async def ask(token: str) -> None:
+                assert await pool.fetchval("select $1::text", token) == token
+
+            await kill_in_the_middle(server, ask, LOST)
+
+    run(main())
+
+
+def test_a_listener_hears_that_its_server_died(run: Run, server: PostgreSQL) -> None:
+    async def main() -> None:
+        lost = asyncio.Event()
+        connection = await asyncpg.connect(**options_of(server), ssl=False)
+        connection.add_termination_listener(lambda _: lost.set())
+        await connection.add_listener("news", lambda *message: None)
+        copying = asyncio.ensure_future(
+            connection.copy_from_query(
+                "select repeat('x', 1000) from generate_series(1, 1000000)", output=os.devnull
+            )
+        )
+        await asyncio.sleep(0.02)
+        server.kill()
+        await asyncio.wait_for(lost.wait(), 10)
+        with pytest.raises((OSError, asyncpg.PostgresConnectionError)):
+            await copying
+        assert connection.is_closed()
+        await asyncio.to_thread(server.start)
+        received: asyncio.Queue[str] = asyncio.Queue()
+        connection = await asyncpg.connect(**options_of(server), ssl=False)
+        await connection.add_listener("news", lambda *message: received.put_nowait(message[3]))
+        await connection.execute("notify news, 'back'")
+        assert await asyncio.wait_for(received.get(), 10) == "back"
         await connection.close()
 
     run(main())

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from cancelling import cancel_some
 from peers import Run
+from services import library
 from website import PAGES, website
 
-bs4 = pytest.importorskip("bs4", reason="BeautifulSoup is not installed")
-aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+bs4 = library("bs4")
+aiohttp = library("aiohttp")
+requests = library("requests")
 
 pytestmark = pytest.mark.slow
 
@@ -39,5 +42,23 @@ def test_a_crawler_finds_every_page_once(run: Run) -> None:
                 await asyncio.gather(*workers, return_exceptions=True)
         assert titles == {f"/page/{n}": f"Page {n}" for n in range(1, PAGES)}
         assert len(site.requests) == PAGES - 1
+
+    run(main())
+
+
+def test_pages_that_are_parsed_in_threads(run: Run) -> None:
+    async def main() -> None:
+        with website() as site:
+
+            def title(number: int) -> str:
+                page = requests.get(f"{site.url}/page/{number}", timeout=10).text
+                return str(bs4.BeautifulSoup(page, "html.parser").title.text)
+
+            async def ask(number: int) -> str:
+                return await asyncio.to_thread(title, number)
+
+            answers = await cancel_some(lambda number: ask(1 + number % (PAGES - 1)), count=100)
+            for number, answer in answers.items():
+                assert answer == f"Page {1 + number % (PAGES - 1)}"
 
     run(main())

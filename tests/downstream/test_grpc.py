@@ -8,10 +8,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import trusted
+from backends import Backend
+from cancelling import cancel_each_wait, cancel_some
+from killing import kill_in_the_middle
 from peers import Run
+from private import Program
+from services import library
 
-grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
-pytest.importorskip("grpc.aio")
+grpc = library("grpc")
+library("grpc.aio")
 
 pytestmark = pytest.mark.slow
 
@@ -145,3 +151,100 @@ def test_one_loop_after_another(run: Run) -> None:
 
     for _ in range(3):
         run(main())
+
+
+def _secure() -> tuple[Any, Any]:
+    key, chain = trusted.key_and_chain()
+    server = grpc.ssl_server_credentials([(key, chain)])
+    return server, grpc.ssl_channel_credentials(trusted.authority())
+
+
+def test_tls(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = _secure()
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((Service(),))
+        port = server.add_secure_port("127.0.0.1:0", ours)
+        await server.start()
+        async with grpc.aio.secure_channel(f"localhost:{port}", theirs) as channel:
+            big = b"x" * 2_000_000
+            assert await channel.unary_unary("/weft/Upper")(big, timeout=20) == big.upper()
+        await server.stop(None)
+
+    run(main())
+
+
+def test_cancelling_at_each_wait(run: Run) -> None:
+    async def main() -> None:
+        async with running() as (channel, _):
+            upper = channel.unary_unary("/weft/Upper")
+
+            async def ask(number: int) -> bytes:
+                return bytes(await upper(b"question %d" % number))
+
+            async def look() -> None:
+                answers = await asyncio.gather(*(ask(number) for number in range(3)))
+                assert answers == [b"QUESTION %d" % number for number in range(3)]
+
+            async def count() -> None:
+                async for _ in channel.unary_stream("/weft/Count")(b"20"):
+                    pass
+
+            async def echo() -> None:
+                call = channel.stream_stream("/weft/Echo")()
+                for number in range(5):
+                    await call.write(b"%d" % number)
+                    assert await call.read() == b"%d" % number
+                await call.done_writing()
+
+            for request in (lambda: ask(-1), count, echo):
+                assert await cancel_each_wait(request, look) > 0
+            answers = await cancel_some(ask)
+            assert answers == {number: b"QUESTION %d" % number for number in answers}
+
+    run(main())
+
+
+SERVER = """
+import sys
+import grpc
+
+class Service(grpc.GenericRpcHandler):
+    def service(self, details):
+        return grpc.unary_unary_rpc_method_handler(self.upper)
+
+    async def upper(self, request, context):
+        return request.upper()
+
+async def main():
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Service(),))
+    server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}")
+    await server.start()
+    await server.wait_for_termination()
+
+run(main())
+"""
+
+
+def test_a_channel_survives_the_death_of_the_server(run: Run, backend: Backend) -> None:
+    async def main(server: Program) -> None:
+        # It would wait for a second or more before it tries again.
+        options = [
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 100),
+        ]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options) as channel:
+            upper = channel.unary_unary("/weft/Upper")
+
+            async def ask(token: str) -> None:
+                # Once the server is dead, a call is to fail; after that, to wait for the next one.
+                again = token.startswith("again")
+                answer = await upper(token.encode(), timeout=20, wait_for_ready=again)
+                assert answer == token.upper().encode()
+
+            await kill_in_the_middle(server, ask, (grpc.aio.AioRpcError,))
+
+    with Program.running(backend.prelude + SERVER) as server:
+        run(main(server))

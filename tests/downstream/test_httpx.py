@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import trusted
+from backends import Backend
+from cancelling import cancel_each_wait, cancel_some
+from killing import kill_in_the_middle
 from peers import Run
+from private import Program
+from services import library
 from website import website
 
-httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+httpx = library("httpx")
 
 pytestmark = pytest.mark.slow
 
@@ -64,3 +70,79 @@ def test_a_server_that_is_not_there(run: Run) -> None:
                 await client.get("http://127.0.0.1:1/")
 
     run(main())
+
+
+# -- cancelled at every wait, and a server that is killed ------------------------------------------
+
+SERVER = """
+import sys
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    version = scope["http_version"].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"version", version)]})
+    for start in range(0, len(body), 1000):
+        part = body[start : start + 1000]
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body"})
+
+async def main():
+    config = Config()
+    config.bind = [f"127.0.0.1:{sys.argv[1]}"]
+    config.certfile, config.keyfile = "certificate.pem", "key.pem"
+    config.loglevel = "CRITICAL"
+    await serve(app, config, shutdown_trigger=asyncio.Event().wait)
+
+run(main())
+"""
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+def test_a_client_survives_cancellation_and_the_death_of_the_server(
+    run: Run, backend: Backend, version: str
+) -> None:
+    """Over TLS. With HTTP/2 all requests are on one connection, cancelled ones among them."""
+    library("h2")
+
+    async def main(server: Program) -> None:
+        async with httpx.AsyncClient(
+            base_url=f"https://localhost:{server.port}",
+            verify=trusted.client_context(),
+            http2=version == "HTTP/2",
+            limits=httpx.Limits(max_connections=5),
+            timeout=20,
+        ) as client:
+
+            async def ask(token: str) -> None:
+                response = await client.post("/", content=token)
+                assert response.http_version == version
+                assert response.text == token
+
+            async def insist(token: str) -> None:
+                # With HTTP/2, a request that is cancelled while it writes may cost others theirs.
+                for _ in range(20):
+                    try:
+                        return await ask(token)
+                    except httpx.TransportError:
+                        assert version == "HTTP/2"
+                raise AssertionError("no connection works any more")
+
+            async def look() -> None:
+                await asyncio.gather(*(insist(f"look {number}") for number in range(3)))
+
+            big = "x" * 50_000
+            for request, every in ((lambda: ask("lost"), 2), (lambda: ask(big), 10)):
+                assert await cancel_each_wait(request, look, every=every) > 0
+            await cancel_some(lambda number: insist(str(number)))
+            await look()
+            await kill_in_the_middle(server, ask, (httpx.TransportError,))
+
+    with Program.running(backend.prelude + SERVER) as server:
+        run(main(server))

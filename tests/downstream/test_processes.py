@@ -14,6 +14,7 @@ PROGRAM = """
 import concurrent.futures
 import multiprocessing
 import os
+import signal
 import sys
 import time
 
@@ -52,6 +53,24 @@ async def main(method):
             await asyncio.sleep(0.01)
             ticks += 1
         assert ticks > 3
+        # What is cancelled is cancelled; the others are answered. A worker may have been so quick
+        # that there was nothing to wait for.
+        waiting = [loop.run_in_executor(pool, square, number) for number in range(100)]
+        cancelled = [future.cancel() for future in waiting[1::2]]
+        assert any(cancelled)
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        for number, result in enumerate(results):
+            if number % 2 and cancelled[number // 2]:
+                assert isinstance(result, asyncio.CancelledError)
+            else:
+                assert result[0] == number**2
+        # A worker is killed: whoever waits hears of it, and a new pool works.
+        waiting = [loop.run_in_executor(pool, time.sleep, 60) for _ in range(4)]
+        os.kill(next(iter(pool._processes)), signal.SIGKILL)
+        for result in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(result, concurrent.futures.process.BrokenProcessPool), result
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+        assert (await loop.run_in_executor(pool, square, 3))[0] == 9
     queue = context.Queue()
     process = context.Process(target=queue.put, args=("from the child",))
     process.start()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from backends import Backend
+from services import library
 
 pytestmark = pytest.mark.slow
 
@@ -115,13 +116,13 @@ def project(folder: Path, backend: Backend, tests: str) -> None:
 
 
 def test_pytest_asyncio(backend: Backend, tmp_path: Path) -> None:
-    pytest.importorskip("pytest_asyncio", reason="pytest-asyncio is not installed")
+    library("pytest_asyncio")
     project(tmp_path, backend, TESTS.replace("{module}", backend.name))
     assert "24 passed" in passes(tmp_path)
 
 
 def test_pytest_aiohttp(backend: Backend, tmp_path: Path) -> None:
-    pytest.importorskip("pytest_asyncio", reason="pytest-asyncio is not installed")
-    pytest.importorskip("pytest_aiohttp", reason="pytest-aiohttp is not installed")
+    library("pytest_asyncio")
+    library("pytest_aiohttp")
     project(tmp_path, backend, f"EXPECTED = {backend.name!r}\n{AIOHTTP_TESTS}")
     assert "2 passed" in passes(tmp_path)

@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from cancelling import cancel_each_wait, cancel_some
 from certificates import certificate, client_context, key
 from peers import Run
+from services import library
 
-quart = pytest.importorskip("quart", reason="Quart is not installed")
-hypercorn = pytest.importorskip("hypercorn.asyncio", reason="hypercorn is not installed")
-httpx = pytest.importorskip("httpx", reason="httpx is not installed")
-from hypercorn.config import Config  # noqa: E402
+quart = library("quart")
+hypercorn = library("hypercorn.asyncio")
+httpx = library("httpx")
+from hypercorn.config import Config
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +55,7 @@ def application() -> Any:
 
 
 @contextlib.asynccontextmanager
-async def serving(*, tls: bool = False) -> AsyncIterator[str]:
+async def serving(app: Any = None, *, tls: bool = False) -> AsyncIterator[str]:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     sock.listen(200)
@@ -65,7 +67,9 @@ async def serving(*, tls: bool = False) -> AsyncIterator[str]:
     config.create_sockets, sockets = _once(config.create_sockets())
     address = (sockets.secure_sockets or sockets.insecure_sockets)[0].getsockname()
     stop = asyncio.Event()
-    task = asyncio.ensure_future(hypercorn.serve(application(), config, shutdown_trigger=stop.wait))
+    task = asyncio.ensure_future(
+        hypercorn.serve(app or application(), config, shutdown_trigger=stop.wait)
+    )
     try:
         yield f"http{'s' if tls else ''}://127.0.0.1:{address[1]}"
     finally:
@@ -99,7 +103,7 @@ def test_requests(run: Run) -> None:
 def test_tls_and_alpn(run: Run, version: str) -> None:
     """hypercorn asks the transport's ssl_object for the protocol that was agreed on."""
     if version == "2":
-        pytest.importorskip("h2", reason="h2 is not installed")
+        library("h2")
 
     async def main() -> None:
         async with (
@@ -116,7 +120,7 @@ def test_tls_and_alpn(run: Run, version: str) -> None:
 
 
 def test_web_sockets(run: Run) -> None:
-    pytest.importorskip("websockets", reason="websockets is not installed")
+    library("websockets")
     from websockets.asyncio.client import connect
 
     async def main() -> None:
@@ -129,5 +133,89 @@ def test_web_sockets(run: Run) -> None:
                         assert await web_socket.recv() == f"CLIENT {number} TURN {turn}"
 
             await asyncio.gather(*(talk(number) for number in range(10)))
+
+    run(main())
+
+
+async def agreed_on(url: str, *protocols: str) -> Any:
+    host, port = url.removeprefix("https://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port), ssl=client_context(*protocols))
+    agreed = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return agreed
+
+
+def test_the_protocol_that_is_agreed_on(run: Run) -> None:
+    """Of what a bare client offers hypercorn chooses, and both sides know what."""
+
+    async def main() -> None:
+        async with serving(tls=True) as url:
+            assert await agreed_on(url, "h2", "http/1.1") == "h2"
+            assert await agreed_on(url, "http/1.1") == "http/1.1"
+            assert await agreed_on(url) is None
+
+    run(main())
+
+
+def test_the_life_of_an_application(run: Run) -> None:
+    """Its hooks, its background tasks, and what is being answered when it is told to end."""
+    events: list[str] = []
+
+    async def main() -> None:
+        app = application()
+
+        @app.before_serving
+        async def start() -> None:
+            events.append("before")
+
+        @app.after_serving
+        async def end() -> None:
+            events.append("after")
+
+        asked = asyncio.Event()
+
+        @app.get("/slow")
+        async def slow() -> str:
+            asked.set()
+            app.add_background_task(background)
+            await asyncio.sleep(0.05)
+            return "at last"
+
+        async def background() -> None:
+            await asyncio.sleep(0.01)
+            events.append("background")
+
+        async with httpx.AsyncClient() as client:
+            async with serving(app) as url:
+                answer = asyncio.ensure_future(client.get(f"{url}/slow"))
+                await asked.wait()
+            assert (await answer).text == "at last"
+
+    run(main())
+    assert events == ["before", "background", "after"]
+
+
+def test_cancelling_at_each_wait(run: Run) -> None:
+    async def main() -> None:
+        async with serving() as url, httpx.AsyncClient(base_url=url, timeout=20) as client:
+
+            async def ask(number: int) -> Any:
+                return (await client.get(f"/hello/{number}")).json()["name"]
+
+            async def stream() -> None:
+                async with client.stream("GET", "/stream/100") as response:
+                    async for _ in response.aiter_lines():
+                        pass
+
+            async def look() -> None:
+                answers = await asyncio.gather(*(ask(number) for number in range(3)))
+                assert answers == ["0", "1", "2"]
+
+            for request in (lambda: ask(-1), stream):
+                assert await cancel_each_wait(request, look) > 0
+            answers = await cancel_some(ask)
+            assert answers == {number: str(number) for number in answers}
 
     run(main())

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from cancelling import cancel_each_wait, cancel_some, collected  # noqa: F401
+from killing import kill_in_the_middle
 from peers import Run
-from services import service
+from private import Redis
+from services import library, service
 
-redis = pytest.importorskip("redis.asyncio", reason="redis-py is not installed")
-from redis.asyncio.retry import Retry  # noqa: E402
-from redis.backoff import NoBackoff  # noqa: E402
+redis = library("redis.asyncio")
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff, NoBackoff
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("collected")]
 
 PREFIX = f"weft-test-{os.getpid()}"
 
@@ -147,5 +150,142 @@ def test_a_server_that_is_not_there(run: Run) -> None:
         with pytest.raises(redis.ConnectionError):
             await client.ping()
         await client.aclose()
+
+    run(main())
+
+
+# -- cancelled at every wait -----------------------------------------------------------------------
+
+
+# It leaves a connection whose making was cancelled to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_cancelling_at_each_wait(run: Run) -> None:
+    service("REDIS")
+
+    async def main() -> None:
+        async with connected(max_connections=2) as client:
+
+            async def look() -> None:
+                assert await asyncio.gather(client.echo("a"), client.echo("b")) == [b"a", b"b"]
+
+            async def pipeline() -> None:
+                async with client.pipeline(transaction=True) as pipeline:
+                    await pipeline.watch(f"{PREFIX}:watched")
+                    pipeline.multi()
+                    for number in range(10):
+                        pipeline.echo(f"lost {number}")
+                    await pipeline.execute()
+
+            async def subscribe() -> None:
+                async with client.pubsub() as subscription:
+                    await subscription.subscribe(f"{PREFIX}:quiet")
+                    while await subscription.get_message(timeout=0.001) is not None:
+                        pass
+
+            async def fresh() -> None:
+                host, port = service("REDIS")
+                async with redis.Redis(host=host, port=port) as another:
+                    await another.ping()
+
+            big = "x" * 1_000_000
+            requests = {
+                "echo": lambda: client.echo("lost"),
+                "big": lambda: client.echo(big),
+                "pipeline": pipeline,
+                "subscribe": subscribe,
+                "fresh": fresh,
+            }
+            for name, request in requests.items():
+                assert await cancel_each_wait(request, look) > 0, name
+            pool = redis.BlockingConnectionPool.from_url(
+                "redis://{}:{}".format(*service("REDIS")), max_connections=3, timeout=20
+            )
+            async with redis.Redis.from_pool(pool) as crowded:
+                answers = await cancel_some(lambda number: crowded.echo(str(number)), count=200)
+                assert answers == {number: b"%d" % number for number in answers}
+
+    run(main())
+
+
+# -- a server of our own: TLS, and killed in the middle --------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Redis]:
+    with Redis.running() as server:
+        yield server
+
+
+def test_tls(run: Run, server: Redis) -> None:
+    async def main() -> None:
+        address = {"host": "localhost", "port": server.tls_port, "ssl": True}
+        authority = str(server.folder / "authority.pem")
+        async with redis.Redis(**address, ssl_ca_certs=authority) as client:
+            big = os.urandom(3_000_000)
+            assert await client.echo(big) == big
+
+            async def look() -> None:
+                assert await client.echo("seven") == b"seven"
+
+            assert await cancel_each_wait(lambda: client.echo(big), look, every=5) > 0
+        async with redis.Redis(**address, retry=Retry(NoBackoff(), 0)) as client:
+            with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
+                await client.ping()
+
+    run(main())
+
+
+def test_commands_survive_the_death_of_the_server(run: Run, server: Redis) -> None:
+    async def main() -> None:
+        async with redis.Redis(
+            # The pool may still have a connection that nobody has used since the server died.
+            host="127.0.0.1",
+            port=server.port,
+            retry=Retry(NoBackoff(), 3),
+            max_connections=10,
+        ) as client:
+            await client.set("kept", "yes")
+
+            async def ask(token: str) -> None:
+                async with client.pipeline() as pipeline:
+                    for turn in range(5):
+                        pipeline.echo(f"{token}/{turn}")
+                    answers = await pipeline.execute()
+                assert answers == [f"{token}/{turn}".encode() for turn in range(5)]
+
+            await kill_in_the_middle(server, ask, (redis.ConnectionError,))
+            assert await client.get("kept") == b"yes"
+
+    run(main())
+
+
+def test_a_subscription_survives_the_death_of_the_server(run: Run, server: Redis) -> None:
+    """It connects and subscribes again by itself, as long as its retries last."""
+
+    async def main() -> None:
+        retry = Retry(ConstantBackoff(0.01), 2000)
+        async with (
+            redis.Redis(host="127.0.0.1", port=server.port, retry=retry) as client,
+            client.pubsub() as subscription,
+        ):
+            await subscription.subscribe("news")
+            received: asyncio.Queue[bytes] = asyncio.Queue()
+
+            async def listen() -> None:
+                async for message in subscription.listen():
+                    if message["type"] == "message":
+                        received.put_nowait(message["data"])
+
+            listening = asyncio.ensure_future(listen())
+            for news in ("one", "two", "three"):
+                while not await client.publish("news", news):
+                    await asyncio.sleep(0.001)
+                assert await asyncio.wait_for(received.get(), 10) == news.encode()
+                if news != "three":
+                    server.kill()
+                    await asyncio.to_thread(server.start)
+            listening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await listening
 
     run(main())

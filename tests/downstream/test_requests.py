@@ -6,10 +6,12 @@ import asyncio
 import contextvars
 
 import pytest
+from cancelling import cancel_each_wait, cancel_some
 from peers import Run
+from services import library
 from website import website
 
-requests = pytest.importorskip("requests", reason="requests is not installed")
+requests = library("requests")
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +48,29 @@ def test_the_loop_goes_on_meanwhile(run: Run) -> None:
                 ticks += 1
             assert (await fetching).text == "at last"
             assert ticks > 5
+
+    run(main())
+
+
+def test_cancelling_what_waits_for_threads(run: Run) -> None:
+    """A request that is under way goes on in its thread; what waits for one is never made."""
+
+    async def main() -> None:
+        with website() as site:
+
+            def fetch(number: int) -> int:
+                return int(requests.get(f"{site.url}/json/{number}", timeout=10).json()["number"])
+
+            async def ask(number: int) -> int:
+                return await asyncio.to_thread(fetch, number)
+
+            async def look() -> None:
+                assert await asyncio.gather(*(ask(n) for n in range(3))) == [0, 1, 2]
+
+            assert await cancel_each_wait(lambda: ask(99), look) > 0
+            answers = await cancel_some(ask, count=200)
+            assert answers == {number: number for number in answers}
+            await look()
 
     run(main())
 

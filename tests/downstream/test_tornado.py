@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import trusted
+from backends import Backend
+from cancelling import cancel_each_wait, cancel_some, collected  # noqa: F401
+from killing import kill_in_the_middle
 from peers import Run
+from private import Program
+from services import library
 
-pytest.importorskip("tornado", reason="Tornado is not installed")
+library("tornado")
 from tornado import httpclient, ioloop, iostream, tcpclient, tcpserver, web, websocket
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("collected")]
 
 
 class Hello(web.RequestHandler):
@@ -133,3 +140,90 @@ def test_callbacks(run: Run) -> None:
         assert calls[0] == "soon"
 
     run(main())
+
+
+def test_tls(run: Run) -> None:
+    async def main() -> None:
+        app = web.Application([("/hello/(.*)", Hello)])
+        server = app.listen(0, "127.0.0.1", ssl_options=trusted.server_context())
+        (sock,) = server._sockets.values()
+        url = f"https://localhost:{sock.getsockname()[1]}"
+        client = httpclient.AsyncHTTPClient()
+        body = bytes(range(256)) * 4000
+        response = await client.fetch(
+            f"{url}/hello/x",
+            method="POST",
+            body=body,
+            headers={"Content-Type": "application/octet-stream"},
+            ssl_options=trusted.client_context(),
+        )
+        assert response.body == body[::-1]
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await client.fetch(f"{url}/hello/x")
+        client.close()
+        server.stop()
+        await server.close_all_connections()
+
+    run(main())
+
+
+# A web socket whose making was cancelled is left to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Unclosed WebSocketClientConnection:ResourceWarning")
+def test_cancelling_at_each_wait(run: Run) -> None:
+    async def main() -> None:
+        async with serving() as url:
+            client = httpclient.AsyncHTTPClient(max_clients=100)
+
+            async def ask(number: int) -> Any:
+                return (await client.fetch(f"{url}/hello/{number}")).body
+
+            async def look() -> None:
+                answers = await asyncio.gather(*(ask(number) for number in range(3)))
+                assert answers == [b'{"name": "%d"}' % number for number in range(3)]
+
+            async def chat() -> None:
+                socket = await websocket.websocket_connect(url.replace("http", "ws") + "/chat")
+                await socket.write_message("hello")
+                assert await socket.read_message() == "HELLO"
+                socket.close()
+
+            for request in (lambda: ask(-1), chat):
+                assert await cancel_each_wait(request, look) > 0
+            answers = await cancel_some(ask)
+            assert answers == {number: b'{"name": "%d"}' % number for number in answers}
+            client.close()
+
+    run(main())
+
+
+SERVER = """
+import sys
+from tornado import web
+
+class Echo(web.RequestHandler):
+    async def post(self):
+        self.write(self.request.body)
+
+async def main():
+    web.Application([("/", Echo)]).listen(int(sys.argv[1]), "127.0.0.1")
+    await asyncio.Event().wait()
+
+run(main())
+"""
+
+
+def test_a_client_survives_the_death_of_the_server(run: Run, backend: Backend) -> None:
+    async def main(server: Program) -> None:
+        client = httpclient.AsyncHTTPClient()
+
+        async def ask(token: str) -> None:
+            url = f"http://127.0.0.1:{server.port}/"
+            response = await client.fetch(url, method="POST", body=token)
+            assert response.body.decode() == token
+
+        # 599: it has no answer.
+        await kill_in_the_middle(server, ask, (httpclient.HTTPClientError, OSError))
+        client.close()
+
+    with Program.running(backend.prelude + SERVER) as server:
+        run(main(server))

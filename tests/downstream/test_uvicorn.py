@@ -8,19 +8,26 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trusted
 from backends import Backend
+from cancelling import cancel_each_wait, cancel_some
 from children import child_environment
+from killing import kill_in_the_middle
 from peers import Run
+from private import Program
+from services import library
 
-uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-fastapi = pytest.importorskip("fastapi", reason="FastAPI is not installed")
-httpx = pytest.importorskip("httpx", reason="httpx is not installed")
-from fastapi.responses import StreamingResponse  # noqa: E402
+uvicorn = library("uvicorn")
+fastapi = library("fastapi")
+httpx = library("httpx")
+from fastapi.responses import StreamingResponse
 
 pytestmark = [
     pytest.mark.slow,
@@ -128,8 +135,8 @@ def test_requests_of_every_kind(run: Run, http: str) -> None:
 
 @pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
 def test_web_sockets(run: Run, ws: str) -> None:
-    pytest.importorskip("websockets", reason="websockets is not installed")
-    pytest.importorskip(ws.partition("-")[0], reason=f"{ws} is not installed")
+    library("websockets")
+    library(ws.partition("-")[0])
     from websockets.asyncio.client import connect
 
     async def main() -> None:
@@ -182,12 +189,11 @@ def test_the_command_with_its_loop_option(
 ) -> None:
     """`uvicorn --loop weft:new_event_loop`, ended by a signal in good order."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    factory = "weft:new_event_loop" if backend.is_weft else "asyncio:SelectorEventLoop"
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
         sock.set_inheritable(True)
-        command = [sys.executable, "-m", "uvicorn", "program:app", "--loop", factory]
+        command = [sys.executable, "-m", "uvicorn", "program:app", "--loop", loop_option(backend)]
         with subprocess.Popen(
             [*command, "--fd", str(sock.fileno()), "--log-level", "error"],
             cwd=tmp_path,
@@ -208,3 +214,198 @@ def test_the_command_with_its_loop_option(
     assert err == b""
     # uvicorn raises the signal that ended it once more, when all is done.
     assert child.returncode in (0, -number, 130)
+
+
+# -- as FastAPI uses anyio -------------------------------------------------------------------------
+
+
+def test_threads_task_groups_and_back(run: Run) -> None:
+    """Blocking endpoints and dependencies run in anyio's threads, and call back into the loop."""
+    import anyio
+    from anyio import from_thread, to_thread
+
+    app = fastapi.FastAPI()
+    closed: list[int] = []
+
+    def dependency(number: int) -> Any:
+        assert threading.current_thread() is not threading.main_thread()
+        try:
+            yield number
+        finally:
+            closed.append(number)
+
+    async def double(number: int) -> int:
+        await anyio.sleep(0)
+        return 2 * number
+
+    @app.get("/blocking/{number}")
+    def blocking(number: int = fastapi.Depends(dependency)) -> int:
+        return from_thread.run(double, number)
+
+    @app.get("/group/{number}")
+    async def group(number: int) -> list[int]:
+        results: list[int] = []
+
+        async def work(part: int) -> None:
+            results.append(await to_thread.run_sync(lambda: part * part))
+
+        async with anyio.create_task_group() as tasks:
+            for part in range(number):
+                tasks.start_soon(work, part)
+        return sorted(results)
+
+    @app.get("/late")
+    async def late() -> str:
+        with anyio.move_on_after(0.01):
+            await anyio.sleep_forever()
+        return "late"
+
+    async def main() -> None:
+        async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
+
+            async def one(number: int) -> None:
+                assert (await client.get(f"/blocking/{number}")).json() == 2 * number
+                parts = number % 5
+                expected = [part * part for part in range(parts)]
+                assert (await client.get(f"/group/{parts}")).json() == expected
+
+            await asyncio.gather(*(one(number) for number in range(60)))
+            assert (await client.get("/late")).json() == "late"
+
+            async def look() -> None:
+                await one(7)
+
+            # It runs in the same loop: what the client gives up, the server has to notice.
+            assert await cancel_each_wait(lambda: one(-1), look) > 0
+            await cancel_some(one)
+
+    run(main())
+    assert set(closed) >= {*range(60)}
+
+
+# -- clients that leave, and servers that end ------------------------------------------------------
+
+
+def test_a_stream_ends_when_its_client_leaves(run: Run) -> None:
+    """Starlette cancels the task that streams; the generator is closed where it stands."""
+
+    async def main() -> None:
+        ended: asyncio.Queue[str] = asyncio.Queue()
+        app = fastapi.FastAPI()
+
+        @app.get("/endless")
+        async def endless() -> Any:
+            async def pieces() -> AsyncIterator[bytes]:
+                try:
+                    while True:
+                        yield b"x" * 10_000
+                        await asyncio.sleep(0)
+                except BaseException as error:
+                    ended.put_nowait(type(error).__name__)
+                    raise
+
+            return StreamingResponse(pieces())
+
+        @app.get("/silent")
+        async def silent() -> Any:
+            async def pieces() -> AsyncIterator[bytes]:
+                try:
+                    yield b"first"
+                    await asyncio.Event().wait()
+                except BaseException as error:
+                    ended.put_nowait(type(error).__name__)
+                    raise
+
+            return StreamingResponse(pieces())
+
+        @app.websocket("/news")
+        async def news(socket: fastapi.WebSocket) -> None:
+            await socket.accept()
+            try:
+                await socket.receive_text()
+            except fastapi.WebSocketDisconnect as error:
+                ended.put_nowait(type(error).__name__)
+
+        async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
+            for path in ("/endless", "/silent"):
+                for _ in range(3):
+                    async with client.stream("GET", path) as response:
+                        async for _ in response.aiter_bytes():
+                            break
+                    reason = await asyncio.wait_for(ended.get(), 10)
+                    assert reason in ("CancelledError", "GeneratorExit")
+            websockets = library("websockets.asyncio.client")
+            async with websockets.connect(url.replace("http", "ws") + "/news") as socket:
+                socket.transport.abort()
+            assert await asyncio.wait_for(ended.get(), 10) == "WebSocketDisconnect"
+
+    run(main())
+
+
+def test_tls(run: Run) -> None:
+    async def main(folder: Path) -> None:
+        files = {
+            "ssl_certfile": str(folder / "certificate.pem"),
+            "ssl_keyfile": str(folder / "key.pem"),
+        }
+        context = trusted.client_context()
+        async with serving(application([]), **files) as url:
+            url = url.replace("http:", "https:")
+            async with httpx.AsyncClient(base_url=url, verify=context) as client:
+                answers = await asyncio.gather(*(client.get(f"/async/{n}") for n in range(20)))
+                assert [answer.json()["number"] for answer in answers] == [*range(20)]
+                body = b"z" * 2_000_000
+                assert (await client.post("/echo", content=body)).content == body
+
+    with tempfile.TemporaryDirectory() as folder:
+        trusted.write_to(Path(folder))
+        run(main(Path(folder)))
+
+
+SERVER = """
+import asyncio, sys
+import fastapi, uvicorn
+
+app = fastapi.FastAPI()
+
+@app.post("/echo")
+async def echo(request: fastapi.Request):
+    return fastapi.Response(await request.body())
+
+@app.get("/slow")
+async def slow(tasks: fastapi.BackgroundTasks):
+    print("asked", flush=True)
+    tasks.add_task(print, "background", flush=True)
+    await asyncio.sleep(0.3)
+    return "at last"
+
+if __name__ == "__main__":
+    uvicorn.run("program:app", port=int(sys.argv[1]), loop=LOOP, log_level="error")
+"""
+
+
+def loop_option(backend: Backend) -> str:
+    return "weft:new_event_loop" if backend.is_weft else "asyncio:SelectorEventLoop"
+
+
+def test_a_client_survives_the_death_of_the_server(run: Run, backend: Backend) -> None:
+    async def main(server: Program) -> None:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+
+            async def ask(token: str) -> None:
+                assert (await client.post("/echo", content=token)).text == token
+
+            await kill_in_the_middle(server, ask, (httpx.TransportError,))
+            # Told to end, it answers what it was asked before, and does what it had put off.
+            asked = asyncio.ensure_future(client.get("/slow"))
+            async with asyncio.timeout(20):
+                while "asked" not in server.log():
+                    await asyncio.sleep(0.001)
+                assert await asyncio.to_thread(server.end, signal.SIGTERM) in (0, -signal.SIGTERM)
+                assert (await asked).json() == "at last"
+            assert server.log() == "asked\nbackground\n"
+            with pytest.raises(httpx.ConnectError):
+                await client.get("/slow")
+
+    with Program.running(SERVER.replace("LOOP", repr(loop_option(backend)))) as server:
+        run(main(server))

@@ -7,10 +7,14 @@ import random
 from typing import Any
 
 import pytest
+from backends import Backend
+from cancelling import cancel_each_wait
 from certificates import client_context, server_context
 from peers import Run, pass_turns
+from private import Program
+from services import library
 
-pytest.importorskip("websockets", reason="websockets is not installed")
+library("websockets")
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import broadcast, serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
@@ -112,3 +116,89 @@ def test_tls_and_serve_forever(run: Run) -> None:
                 await serving
 
     run(main())
+
+
+# -- cancelled at every wait, and a server that is killed ------------------------------------------
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_cancelling_at_each_wait(run: Run, tls: bool) -> None:
+    async def main() -> None:
+        context = server_context() if tls else None
+        async with serve(shout, "127.0.0.1", 0, ssl=context) as server:
+            address = url(server, "wss" if tls else "ws")
+            options = {"ssl": client_context()} if tls else {}
+            async with connect(address, **options) as socket:
+                sent = 0
+
+                async def talk() -> None:
+                    nonlocal sent
+                    sent += 1
+                    await socket.send(f"message {sent}")
+                    await socket.recv()
+
+                async def look() -> None:
+                    """The answers come in order: a cancelled recv() has lost none of them."""
+                    nonlocal sent
+                    sent += 1
+                    await socket.send(f"message {sent}")
+                    while (answer := await socket.recv()) != f"MESSAGE {sent}":
+                        assert int(answer.removeprefix("MESSAGE ")) < sent
+
+                async def ping() -> None:
+                    await (await socket.ping())
+
+                async def once() -> None:
+                    async with connect(address, **options) as another:
+                        await another.send("hello")
+                        assert await another.recv() == "HELLO"
+
+                for request in (talk, ping, once):
+                    assert await cancel_each_wait(request, look) > 0
+
+    run(main())
+
+
+SERVER = """
+import sys
+from websockets.asyncio.server import serve
+
+async def shout(socket):
+    async for message in socket:
+        await socket.send(message.upper())
+
+async def main():
+    async with serve(shout, "127.0.0.1", int(sys.argv[1])) as server:
+        await server.serve_forever()
+
+run(main())
+"""
+
+
+def test_a_client_connects_again_after_the_death_of_the_server(run: Run, backend: Backend) -> None:
+    """`async for socket in connect(...)` gives one connection after the other."""
+
+    async def main(server: Program) -> None:
+        deaths = 0
+        address = f"ws://127.0.0.1:{server.port}"
+        reconnecting = connect(address, process_exception=lambda error: None)
+        async for socket in reconnecting:
+            try:
+                for turn in range(20):
+                    await socket.send(f"{deaths} {turn}")
+                    assert await socket.recv() == f"{deaths} {turn}"
+                if deaths == 2:
+                    break
+                server.kill()
+                # Before the client tries, which would wait for seconds then.
+                await asyncio.to_thread(server.start)
+                with pytest.raises(ConnectionClosedError):
+                    await socket.recv()
+                await socket.send("to nobody")
+            except ConnectionClosed:
+                deaths += 1
+        assert deaths == 2
+        await socket.close()
+
+    with Program.running(backend.prelude + SERVER) as server:
+        run(main(server))
