@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 PY312 = sys.version_info >= (3, 12)
 PY313 = sys.version_info >= (3, 13)
 PY314 = sys.version_info >= (3, 14)
+PY315 = sys.version_info >= (3, 15)
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,16 @@ class Backend:
     @property
     def is_weft(self) -> bool:
         return self.name == "weft"
+
+    def outside_debug(self) -> Backend:
+        """The same with loops that are not in debug mode, even if Python is."""
+
+        def new_event_loop() -> asyncio.AbstractEventLoop:
+            loop = self.new_event_loop()
+            loop.set_debug(False)
+            return loop
+
+        return replace(self, new_event_loop=new_event_loop)
 
     def run(self, coro: Coroutine[Any, Any, Any], *, debug: bool | None = None) -> Any:
         """Run `coro` as `asyncio.run` would, on this backend's loop."""
