@@ -99,3 +99,41 @@ class Case(unittest.IsolatedAsyncioTestCase):
     """A test case. From Python 3.13 on it asks for a loop factory."""
 
     loop_factory = weft.Loop
+
+
+async def text() -> str:
+    return "text"
+
+
+async def gathering() -> None:
+    assert_type(await weft.gather(answer()), tuple[int])
+    assert_type(await weft.gather(answer(), text()), tuple[int, str])
+    number, words = await weft.gather(answer(), weft.create_task(text()))
+    assert_type(number, int)
+    assert_type(words, str)
+    assert_type(
+        await weft.gather(answer(), text(), return_exceptions=True),
+        tuple[int | BaseException, str | BaseException],
+    )
+    assert_type(
+        await weft.gather(answer(), text(), answer(), text(), answer(), text()),
+        tuple[int, str, int, str, int, str],
+    )
+    assert_type(await weft.gather(*[answer(), answer()]), list[int])
+    assert_type(await weft.gather(*[answer()], return_exceptions=True), list[int | BaseException])
+    weft.gather(1)  # type: ignore[call-overload]
+
+
+async def names_of_asyncio() -> None:
+    """What Weft does not replace is asyncio's: `import weft as asyncio`."""
+    assert_type(weft.get_running_loop(), asyncio.AbstractEventLoop)
+    assert_type(weft.current_task(), asyncio.Task[Any] | None)
+    when: str = weft.ALL_COMPLETED
+    assert_type(weft.subprocess.PIPE, int)
+    process = await weft.create_subprocess_exec("true", stdout=weft.subprocess.PIPE)
+    assert_type(process, asyncio.subprocess.Process)
+    assert_type(weft.iscoroutinefunction(answer), bool)
+    protocol: type[asyncio.Protocol] = weft.Protocol
+    error: type[asyncio.CancelledError] = weft.CancelledError
+    print(protocol, error, when)
+    weft.current_tasks()  # type: ignore[attr-defined]

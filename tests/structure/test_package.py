@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib
+import sys
 from types import ModuleType
 
 import pytest
@@ -70,6 +71,39 @@ def test_versions_are_told_apart_in_one_file() -> None:
         if "version_info" in path.read_text() or "hexversion" in path.read_text()
     ]
     assert len(files_that_do) <= 1, files_that_do
+
+
+def test_type_checkers_see_asyncio_s_other_names(weft: ModuleType) -> None:
+    stub = ast.parse((PACKAGE / "_names.pyi").read_text())
+    seen = {
+        name
+        for name in names_imported(stub.body)
+        if not isinstance(getattr(weft, name), ModuleType)
+    }
+    assert seen == {*asyncio.__all__} - {*names_of_weft()}
+
+
+def names_of_weft() -> list[str]:
+    """What `__init__.py` itself lists, whether or not asyncio exports it now."""
+    (listed,) = (
+        node.value
+        for node in ast.parse((PACKAGE / "__init__.py").read_text()).body
+        if isinstance(node, ast.Assign)
+    )
+    return list(ast.literal_eval(listed))
+
+
+def names_imported(statements: list[ast.stmt]) -> list[str]:
+    """From asyncio, by those statements of a stub that are for this version of Python."""
+    found = []
+    for node in statements:
+        match node:
+            case ast.ImportFrom(module="asyncio", names=names):
+                found += [alias.name for alias in names]
+            case ast.If(test=ast.Compare(comparators=[version])):
+                holds = sys.version_info >= ast.literal_eval(version)
+                found += names_imported(node.body if holds else node.orelse)
+    return found
 
 
 def test_the_package_is_marked_as_typed() -> None:

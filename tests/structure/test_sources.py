@@ -11,6 +11,15 @@ from tree import ROOT, files, name
 LONGEST_FILE = 700
 # A test file is read one test at a time.
 LONGEST_TEST_FILE = 1000
+# A stub mirrors one module, however many subjects that has.
+LONGEST_STUB = 1000
+
+
+def longest(path: Path) -> int:
+    if path.suffix == ".pyi":
+        return LONGEST_STUB
+    return LONGEST_TEST_FILE if stems(path) & TESTS else LONGEST_FILE
+
 
 # Where unsafe code may stand, and where a test may need it (a fork, a raw signal).
 FENCED = {"ffi", "sys"}
@@ -25,8 +34,7 @@ def test_no_file_holds_a_second_subject() -> None:
     long = {
         name(path): lines
         for path in files(".rs", ".py", ".pyi")
-        if (lines := len(path.read_text().splitlines()))
-        > (LONGEST_TEST_FILE if stems(path) & TESTS else LONGEST_FILE)
+        if (lines := len(path.read_text().splitlines())) > longest(path)
     }
     assert long == {}
 
@@ -88,3 +96,16 @@ def test_todo_marks_have_been_done() -> None:
         if mark.search(line)
     ]
     assert left == []
+
+
+def test_what_a_downstream_test_lacks_is_not_skipped_in_silence() -> None:
+    """It asks `services.py`, which fails where a run must not be without it."""
+    skips = re.compile(r"\bimportorskip\(|\bpytest\.skip\(")
+    own = [
+        f"{name(path)}:{number}: {line.strip()}"
+        for path in files(".py", under="tests/downstream")
+        if path.name != "services.py"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if skips.search(line)
+    ]
+    assert own == []
