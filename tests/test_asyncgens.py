@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 import warnings
@@ -193,6 +194,57 @@ class TestShutdown:
 
         run(main())
         assert seen == ["closed"]
+
+
+def test_the_order_of_the_end(run: Run) -> None:
+    """Tasks first, with the context managers that they are in, then generators that are left."""
+    events: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def managed(name: str) -> Any:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0)
+            events.append(f"manager of {name}")
+
+    async def generate(name: str) -> Any:
+        try:
+            while True:
+                yield
+        finally:
+            await asyncio.sleep(0)
+            events.append(f"generator of {name}")
+
+    async def work() -> None:
+        made = generate("the task")
+        async with managed("the task"), contextlib.aclosing(made):
+            await anext(made)
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        events.append("begun")
+        tasks.append(asyncio.ensure_future(work()))
+        kept.append(generate("nobody"))
+        await anext(kept[0])
+        await asyncio.sleep(0)
+        await asyncio.to_thread(events.append, "thread")
+        async with managed("the main task"):
+            events.append("ended")
+
+    kept: list[Any] = []
+    tasks: list[Any] = []
+    run(main())
+    assert events == [
+        "begun",
+        "thread",
+        "ended",
+        "manager of the main task",
+        "generator of the task",
+        "manager of the task",
+        "generator of nobody",
+    ]
+    assert tasks[0].cancelled()
 
 
 def test_generator_of_another_loop(loop: asyncio.AbstractEventLoop, backend: Backend) -> None:

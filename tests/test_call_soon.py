@@ -430,6 +430,7 @@ class TestMisuse:
             f"a callable object was expected by {blamed}(), got 7",
         )
 
+    @pytest.mark.outside_debug
     def test_not_callable_outside_debug_is_reported_when_run(
         self, loop: asyncio.AbstractEventLoop, reports: list[dict[str, Any]]
     ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import errno
 import socket
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
@@ -92,6 +93,25 @@ def test_connecting(run: Run, host: str | None, stream: type[Recorder | Buffered
                 accepted.sendall(b"hello")
                 assert await protocol.received(5) == b"hello"
                 await close(transport, protocol)
+
+    run(main())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:0.0.0.0"])
+def test_the_peer_is_whom_the_kernel_has_chosen(run: Run, host: str) -> None:
+    """Who names all addresses is connected to the one of this machine."""
+    if ":" in host and not has_ipv6():
+        pytest.skip("no IPv6 here")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener("::1" if host in ("::1", "::") else "127.0.0.1") as listening:
+            port = listening.getsockname()[1]
+            transport, protocol = await loop.create_connection(Recorder, host, port)
+            peer = transport.get_extra_info("socket").getpeername()
+            assert peer[0].endswith("1")
+            assert transport.get_extra_info("peername") == peer
+            await close(transport, protocol)
 
     run(main())
 
@@ -393,6 +413,26 @@ def test_wrong_arguments(run: Run, arguments: dict[str, Any], message: str) -> N
     run(main())
 
 
+@pytest.mark.parametrize("port", [-1, 65_536, 2**70])
+def test_a_port_that_is_none(run: Run, port: int) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(OverflowError, match=r"connect\(\)|too large"):
+            await loop.create_connection(Recorder, "127.0.0.1", port)
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", ["nonsense", "family", "proto"])
+def test_none_where_it_means_nothing(run: Run, name: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener() as listening, pytest.raises(TypeError):
+            await loop.create_connection(Recorder, *listening.getsockname(), **{name: None})
+
+    run(main())
+
+
 def test_sock_and_address_exclude_each_other(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -401,6 +441,30 @@ def test_sock_and_address_exclude_each_other(run: Run) -> None:
                 with pytest.raises(ValueError, match="can not be specified at the same time"):
                     await loop.create_connection(Recorder, sock=sock, **where)  # type: ignore[call-overload]
             assert sock.fileno() != -1, "a refused socket stays the caller's"
+
+    run(main())
+
+
+def test_who_takes_their_time(run: Run) -> None:
+    """The loop rests until whoever steps the coroutine goes on."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener() as listening:
+            connecting = loop.create_connection(Recorder, *listening.getsockname())
+            connected = connecting.send(None)
+            while not connected.done():
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
+            before = time.thread_time()
+            await asyncio.sleep(0.2)
+            assert time.thread_time() - before < 0.1
+            waiter = connecting.send(None)
+            while not waiter.done():
+                await asyncio.sleep(0)
+            with pytest.raises(StopIteration) as ended:
+                connecting.send(None)
+            await close(*ended.value.value)
 
     run(main())
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import decimal
+import functools
 import gc
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from backends import PY312
+from backends import PY312, PY315, Backend
 from turns import raised, turn
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -239,6 +240,36 @@ class TestTask:
         assert isinstance(task.exception(), SystemExit)
         assert context.run(variable.get) == "task"
         assert variable.get() == "unset"
+
+    @pytest.mark.skipif(not PY315, reason="asyncio looks from 3.15 on")
+    def test_what_is_no_context_is_refused(
+        self, backend: Backend, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        async def main() -> None:
+            pass
+
+        for keywords in ({}, {"eager_start": True}, {"eager_start": False}):
+            for make in (loop.create_task, functools.partial(backend.Task, loop=loop)):
+                coro = main()
+                error, message = raised(make, coro, context=1, **keywords)
+                assert error is TypeError
+                assert message == "a contextvars.Context was expected, got int"
+                coro.close()
+        turn(loop)
+        gc.collect()
+
+    @pytest.mark.backends("weft")
+    @pytest.mark.skipif(not PY312, reason="Task.get_context() came with 3.12")
+    def test_contexts_are_shared(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Weft knows where this version of Python keeps a thread's context; else it copies them."""
+
+        async def main() -> None:
+            tasks = [asyncio.create_task(asyncio.sleep(0)) for _ in range(2)]
+            one, two = map(asyncio.Task.get_context, tasks)
+            assert one is two
+            await asyncio.wait(tasks)
+
+        loop.run_until_complete(main())
 
     def test_a_context_that_somebody_else_entered(
         self, loop: asyncio.AbstractEventLoop, reports: list[dict[str, Any]]

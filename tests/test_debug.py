@@ -105,9 +105,8 @@ class TestSlowCallbacks:
             time.sleep(0.01)
 
         debug.run_until_complete(slow())
-        lines = slow_lines(caplog)
-        assert len(lines) == 1
-        assert "slow()" in lines[0]
+        # On a busy machine the step before, too, may be called slow.
+        assert [line for line in slow_lines(caplog) if "slow() done" in line]
 
     def test_done_callback(
         self, debug: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
@@ -153,6 +152,7 @@ class TestSlowCallbacks:
         # Everything is slow now, the stop of the turn included.
         assert len(slow_lines(caplog)) >= 1
 
+    @pytest.mark.outside_debug
     def test_not_outside_debug(
         self, loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -203,6 +203,7 @@ class TestSourceTracebacks:
         assert any(frame.name == "test_task_made_by_hand" for frame in task._source_traceback)
         debug.run_until_complete(task)
 
+    @pytest.mark.outside_debug
     def test_none_outside_debug(self, loop: asyncio.AbstractEventLoop) -> None:
         async def child() -> None:
             pass
@@ -318,6 +319,7 @@ class TestWrongThread:
         debug.run_until_complete(main())
         assert seen == [1]
 
+    @pytest.mark.outside_debug
     def test_not_outside_debug(self, loop: asyncio.AbstractEventLoop) -> None:
         """asyncio takes it, unguarded; it must at least do no harm."""
         seen: list[int] = []
@@ -352,6 +354,7 @@ class TestNeverAwaited:
         assert rest.startswith("Coroutine created at (most recent call last)\n")
         assert "in main" in rest
 
+    @pytest.mark.outside_debug
     def test_no_origin_outside_debug(self, loop: asyncio.AbstractEventLoop) -> None:
         async def forgotten() -> None:
             pass
@@ -375,6 +378,7 @@ class TestNeverAwaited:
         assert seen[0] > 0
         assert sys.get_coroutine_origin_tracking_depth() == before
 
+    @pytest.mark.outside_debug
     def test_switched_on_and_off_while_it_runs(self, loop: asyncio.AbstractEventLoop) -> None:
         async def main() -> list[int]:
             seen = [sys.get_coroutine_origin_tracking_depth()]

@@ -445,6 +445,7 @@ class TestContext:
 
 
 class TestErrors:
+    @pytest.mark.outside_debug
     def test_reported_with_the_future(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -469,6 +470,7 @@ class TestErrors:
             "Exception in callback TestErrors.test_reported_with_the_future.<locals>.fail("
         )
 
+    @pytest.mark.outside_debug
     def test_not_callable(
         self, loop: asyncio.AbstractEventLoop, reports: list[dict[str, Any]]
     ) -> None:

@@ -54,6 +54,7 @@ WAYS = ["call_soon", "call_soon_threadsafe", "call_later", "done callback", "tas
 
 
 class TestCallbacks:
+    @pytest.mark.outside_debug
     @pytest.mark.parametrize("how", WAYS)
     @pytest.mark.parametrize("kind", SURVIVABLE)
     def test_reported_and_survived(

@@ -121,6 +121,34 @@ class TestHandle:
         gc.collect()
         assert alive() is None
 
+    @pytest.mark.parametrize("debug", [False, True])
+    @pytest.mark.parametrize("how", ["call_soon", "call_later"])
+    @pytest.mark.parametrize("outcome", ["returns", "raises"])
+    def test_a_cycle_with_what_it_called_is_collected(
+        self, loop: asyncio.AbstractEventLoop, how: str, outcome: str, debug: bool
+    ) -> None:
+        class Box(list[Any]):
+            pass
+
+        def called(_: Box) -> None:
+            if outcome == "raises":
+                raise ZeroDivisionError
+
+        reports: list[str] = []
+        loop.set_exception_handler(lambda _, report: reports.append(repr(report["handle"])))
+        loop.set_debug(debug)
+        box = Box()
+        alive = weakref.ref(box)
+        after = () if how == "call_soon" else (0,)
+        box.append(getattr(loop, how)(*after, called, box))
+        del box
+        turn(loop, 2)
+        gc.collect()
+        assert alive() is None
+        # Whoever is told of the error sees what was called.
+        assert [called.__qualname__ in report for report in reports] == [True] * len(reports)
+        assert len(reports) == (outcome == "raises")
+
     def test_cancel_runs_a_destructor_that_schedules(self, loop: asyncio.AbstractEventLoop) -> None:
         seen: list[str] = []
 
@@ -192,6 +220,7 @@ class TestHandle:
             first < second  # type: ignore[operator]
         turn(loop)
 
+    @pytest.mark.outside_debug
     def test_repr(self, loop: asyncio.AbstractEventLoop) -> None:
         handle = loop.call_soon(nothing, 1, "two")
         where = f"{nothing.__code__.co_filename}:{nothing.__code__.co_firstlineno}"
@@ -200,6 +229,7 @@ class TestHandle:
         handle.cancel()
         assert repr(handle) == "<Handle cancelled>"
 
+    @pytest.mark.outside_debug
     def test_repr_of_a_partial(self, loop: asyncio.AbstractEventLoop) -> None:
         import functools
 
@@ -207,6 +237,7 @@ class TestHandle:
         assert repr(handle).startswith(f"<Handle nothing{shown('(1, key=2)')}{shown('(3)')} at ")
         handle.cancel()
 
+    @pytest.mark.outside_debug
     def test_repr_of_a_builtin(self, loop: asyncio.AbstractEventLoop) -> None:
         handle = loop.call_soon(print, 1)
         assert repr(handle) == f"<Handle print{shown('(1)')}>"
@@ -228,6 +259,7 @@ class TestHandle:
         assert not handle.cancelled()
         turn(loop)
 
+    @pytest.mark.outside_debug
     def test_attributes_that_tools_read(self, loop: asyncio.AbstractEventLoop) -> None:
         context = contextvars.Context()
         handle = loop.call_soon(nothing, 1, context=context)
@@ -357,6 +389,7 @@ class TestTimerHandle:
         assert ours != stock
         ours.cancel()
 
+    @pytest.mark.outside_debug
     def test_repr(self, loop: asyncio.AbstractEventLoop) -> None:
         handle = loop.call_at(12.5, nothing, 1)
         where = f"{nothing.__code__.co_filename}:{nothing.__code__.co_firstlineno}"

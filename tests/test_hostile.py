@@ -87,9 +87,15 @@ MAKE = {
     "task waiting": "[waiting]",
     "task done": "[finished]",
     "task callbacks": "[pair[0] for pair in waited._callbacks]",
+    "TLS transport": "[_weft.SSLTransport.__new__(_weft.SSLTransport), secured(), *circle]",
 }
 
 PREPARE = """
+import ssl
+from weft import _weft
+def secured():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    return _weft.SSLTransport(loop, asyncio.Protocol(), context, None, True, None, True, None, None)
 async def child():
     await asyncio.sleep(0)
 loop = new_event_loop()
@@ -109,6 +115,9 @@ async def wait():
 waiting = loop.create_task(wait())
 finished = loop.create_task(child())
 loop.run_until_complete(finished)
+circle = secured(), secured()
+circle[0].connection_made(circle[1])
+circle[1].connection_made(circle[0])
 """
 
 

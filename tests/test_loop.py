@@ -59,6 +59,7 @@ class TestShape:
         expected = inspect.iscoroutinefunction(getattr(asyncio.SelectorEventLoop, name))
         assert inspect.iscoroutinefunction(getattr(loop, name)) == expected
 
+    @pytest.mark.outside_debug
     def test_repr(self, backend: Backend) -> None:
         loop = backend.new_event_loop()
         name = type(loop).__name__
@@ -535,6 +536,7 @@ class TestClose:
         loop.close()
         assert seen == []
 
+    @pytest.mark.outside_debug
     def test_what_still_works(self, backend: Backend) -> None:
         loop = backend.new_event_loop()
         loop.close()
@@ -646,10 +648,12 @@ class TestClose:
 
 
 class TestDebugFlag:
-    def test_default_is_off(self, loop: asyncio.AbstractEventLoop) -> None:
-        assert loop.get_debug() is False
+    def test_default_is_pythons(self, loop: asyncio.AbstractEventLoop) -> None:
+        assert loop.get_debug() is sys.flags.dev_mode
         loop.set_debug(True)
         assert loop.get_debug() is True
+        loop.set_debug(False)
+        assert loop.get_debug() is False
 
     def test_slow_callback_duration(self, loop: asyncio.AbstractEventLoop) -> None:
         assert loop.slow_callback_duration == 0.1
@@ -721,6 +725,15 @@ class TestTaskFactory:
         loop.set_task_factory(factory)
         assert loop.run_until_complete(answer()) == "no task at all"
         loop.set_task_factory(None)
+
+    def test_with_the_loop_under_asyncios_names(
+        self, loop: asyncio.AbstractEventLoop, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Somebody has put the loop in the place of asyncio's, for programs that name that one."""
+        for name in ("SelectorEventLoop", "BaseEventLoop"):
+            monkeypatch.setattr(asyncio, name, backend.loop_class)
+        loop.set_task_factory(lambda loop_, coro, **keywords: asyncio.Task(coro, loop=loop_))
+        assert loop.run_until_complete(loop.create_task(answer())) == 42
 
     def test_that_raises(self, loop: asyncio.AbstractEventLoop) -> None:
         def factory(loop_: Any, coro: Any, **keywords: Any) -> Any:

@@ -486,11 +486,43 @@ class TestDescriptors:
         loop.add_reader(left, nothing)
         left.close()
         turn(loop, 2)
-        try:
-            assert loop.remove_reader(left) is True
-        except ValueError:
-            # 3.13 no longer looks for the object.
-            pass
+        assert loop.remove_writer(left) is False
+        assert loop.remove_reader(left) is True
+        # Nothing of it is left to be found.
+        assert raised(loop.remove_reader, left) == (ValueError, "Invalid file descriptor: -1")
+
+    def test_closed_descriptor_that_was_registered_as_a_number(
+        self, loop: asyncio.AbstractEventLoop, pair: Pair
+    ) -> None:
+        left, _ = pair
+        number = left.fileno()
+        loop.add_reader(number, nothing)
+        left.close()
+        assert raised(loop.remove_reader, left) == (ValueError, "Invalid file descriptor: -1")
+        assert loop.remove_reader(number) is True
+
+    def test_closed_socket_and_closed_loop(self, backend: Backend, pair: Pair) -> None:
+        """anyio removes what it has added when its task is told of the end, which may be late."""
+        left, _ = pair
+        loop = backend.new_event_loop()
+        loop.add_reader(left, nothing)
+        left.close()
+        loop.close()
+        assert loop.remove_reader(left) is False
+        assert loop.remove_writer(left) is False
+
+    def test_a_registered_socket_is_kept(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Until nobody watches it."""
+        left, right = socket.socketpair()
+        number, kept = left.fileno(), weakref.ref(left)
+        with right:
+            loop.add_reader(left, nothing)
+            del left
+            gc.collect()
+            assert kept() is not None
+            with pytest.warns(ResourceWarning, match="unclosed"):
+                assert loop.remove_reader(number) is True
+            assert kept() is None
 
     def test_number_reused_by_another_file(self, loop: asyncio.AbstractEventLoop) -> None:
         """Closed without removing; a new socket gets the number, and the old entry goes first."""

@@ -20,6 +20,7 @@ async def fail() -> None:
 
 
 class TestNeverRetrieved:
+    @pytest.mark.outside_debug
     def test_future(self, loop: asyncio.AbstractEventLoop, reports: Reports) -> None:
         future = loop.create_future()
         error = LookupError("nobody asks")
@@ -34,6 +35,7 @@ class TestNeverRetrieved:
         assert reports[0]["exception"] is error
         assert repr(reports[0]["future"]) == text
 
+    @pytest.mark.outside_debug
     def test_task(self, loop: asyncio.AbstractEventLoop, reports: Reports) -> None:
         task = loop.create_task(fail())
         turn(loop)
@@ -259,6 +261,7 @@ class TestNeverRetrieved:
 
 
 class TestDestroyedPending:
+    @pytest.mark.outside_debug
     def test_context(self, loop: asyncio.AbstractEventLoop, reports: Reports) -> None:
         async def wait() -> None:
             await loop.create_future()
@@ -390,6 +393,7 @@ class TestDestroyedPending:
 class TestLog:
     """Through the default handler, into the log: the words that people search for."""
 
+    @pytest.mark.outside_debug
     def test_future(
         self, loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -408,6 +412,7 @@ class TestLog:
         assert records[0].exc_info is not None
         assert records[0].exc_info[0] is LookupError
 
+    @pytest.mark.outside_debug
     def test_callback(
         self, loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -425,6 +430,7 @@ class TestLog:
         assert records[0].exc_info is not None
         assert records[0].exc_info[0] is LookupError
 
+    @pytest.mark.outside_debug
     def test_pending(
         self, loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -80,8 +80,8 @@ class TestRun:
         async def look() -> bool:
             return asyncio.get_running_loop().get_debug()
 
-        assert run_function(look()) is False
-        assert run_function(look(), debug=None) is False
+        assert run_function(look()) is sys.flags.dev_mode
+        assert run_function(look(), debug=None) is sys.flags.dev_mode
         assert run_function(look(), debug=True) is True
         assert run_function(look(), debug=False) is False
 

@@ -199,6 +199,44 @@ class TestHandler:
         assert passed >= 0.049
         assert len(seen) > 3
 
+    def test_a_storm(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Signals that come faster than they are handled are joined, but none is forgotten."""
+        seen: set[int] = set()
+        numbers = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+        for number in numbers:
+            loop.add_signal_handler(number, seen.add, number)
+        passes = 0
+
+        def storm() -> None:
+            # Fewer than the descriptor that they arrive at can hold.
+            for _ in range(50):
+                for number in numbers:
+                    send(number)
+            loop.call_soon_threadsafe(last)
+
+        def last() -> None:
+            # What is sent last of all arrives, whatever came before it.
+            seen.clear()
+            for number in numbers:
+                send(number)
+            look()
+
+        def look() -> None:
+            nonlocal passes
+            passes += 1
+            if seen == set(numbers):
+                loop.stop()
+            else:
+                loop.call_soon(look)
+
+        thread = threading.Thread(target=storm)
+        loop.call_soon(thread.start)
+        loop.run_forever()
+        thread.join()
+        for number in numbers:
+            assert loop.remove_signal_handler(number)
+        assert passes > 0
+
 
 class TestRemoval:
     def test_unknown(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -494,6 +532,43 @@ except KeyboardInterrupt:
         # the runner would wait for it: a third one ends that too, on every loop. What matters here:
         # the process answers.
         assert ended.out.startswith("first\n")
+
+    @pytest.mark.parametrize("interrupts", [1, 2])
+    def test_while_a_child_runs(self, backend: Backend, interrupts: int) -> None:
+        """The child is not the loop's to kill, but what the program does about it works."""
+        source = (
+            CTRL_C
+            + f"""
+interrupts = {interrupts}
+async def main():
+    loop = asyncio.get_running_loop()
+    # In a session of its own, so that a real Ctrl-C would not reach it either.
+    child = await asyncio.create_subprocess_exec(
+        "cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        start_new_session=True)
+    loop.call_soon(interrupt)
+    try:
+        await child.stdout.read()
+    except asyncio.CancelledError:
+        print("first")
+        if interrupts == 1:
+            print(await child.communicate(b"still there"), child.returncode)
+            raise
+        loop.call_soon(interrupt)
+        try:
+            await child.stdout.read()
+        finally:
+            child.kill()
+            print(await child.wait())
+            child._transport.close()
+try:
+    run(main())
+except KeyboardInterrupt:
+    print("KeyboardInterrupt")
+"""
+        )
+        expected = "(b'still there', None) 0" if interrupts == 1 else "-9"
+        assert program(backend, source).check() == f"first\n{expected}\nKeyboardInterrupt\n"
 
     def test_in_synchronous_code(self, backend: Backend) -> None:
         """The task is busy and not waiting: it is cancelled at its next await."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import hashlib
 import io
 import random
@@ -33,6 +32,7 @@ from peers import (
     stream_pair,
     unanswered_address,
 )
+from turns import collect
 
 Pair = tuple[socket.socket, socket.socket]
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -648,7 +648,7 @@ def test_a_loop_closed_with_a_call_waiting_is_free_to_go(
 
     with waiting_call(name) as (sock, call):
         references = begin(call, sock)
-        gc.collect()
+        collect(reports)
         assert [reference() for reference in references] == [None, None]
     assert [report["message"] for report in reports] == ["Task was destroyed but it is pending!"]
 

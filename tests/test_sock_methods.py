@@ -168,6 +168,7 @@ def test_methods_that_are_patched_are_called(run: Run, monkeypatch: pytest.Monke
     run(main())
 
 
+@pytest.mark.outside_debug
 def test_a_socket_with_a_timeout_keeps_it(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from backends import PY314, Backend
+from backends import PY314, PY315, Backend
 from children import program
-from turns import turn
+from turns import raised, turn
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -453,6 +453,13 @@ class TestTask:
         """No sense in it, but no crash: the step that is one too many is reported."""
         one, two = asyncio.sleep(0, 1), asyncio.sleep(0, 2)
         task = backend.Task(one, loop=loop)
+        if PY315:
+            error, message = raised(task.__init__, two, loop=loop)  # type: ignore[misc]
+            assert error is RuntimeError
+            assert message.endswith("Task object is already initialized")
+            two.close()
+            assert loop.run_until_complete(task) == 1
+            return
         task.__init__(two, loop=loop)  # type: ignore[misc]
         assert task.get_coro() is two
         # Both first steps are scheduled, and both step the second coroutine.

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import weft
-from backends import PY312
+from backends import PY312, PY315
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import OWN, PLACES, STOCK, Place, name_of, shape, turns
@@ -668,9 +668,152 @@ def test_closed_while_it_waits(place: Place, loop: asyncio.AbstractEventLoop) ->
     loop.run_until_complete(main())
 
 
+# -- cancel() --------------------------------------------------------------------------------------
+
+cancellable = pytest.mark.skipif(not PY315, reason="TaskGroup.cancel() came with 3.15")
+
+
+@cancellable
+def test_cancel_ends_children_and_block(place: Place) -> None:
+    async def main() -> None:
+        reached: list[str] = []
+        task = asyncio.current_task()
+        assert task is not None
+        async with place.classes.TaskGroup() as group:
+            child = group.create_task(asyncio.Event().wait())
+            await turns(2)
+            assert group.cancel() is None
+            assert "cancelling" in repr(group)
+            group.cancel()
+            await turns(1)
+            reached.append("the end of the block")
+        assert reached == []
+        assert child.cancelled()
+        assert task.cancelling() == 0
+        group.cancel()
+        await turns(2)
+
+    place.run(main())
+
+
+@cancellable
+def test_cancel_from_a_child(place: Place) -> None:
+    async def main() -> None:
+        async with place.classes.TaskGroup() as group:
+            waiting = group.create_task(asyncio.Event().wait())
+
+            async def child() -> None:
+                group.cancel()
+                await turns(1)
+
+            last = group.create_task(child())
+        assert waiting.cancelled()
+        assert last.cancelled()
+
+    place.run(main())
+
+
+@cancellable
+def test_cancel_from_the_first_step_of_an_eager_child(place: Place) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        async with place.classes.TaskGroup() as group:
+
+            async def child() -> None:
+                group.cancel()
+                await asyncio.Event().wait()
+
+            task = group.create_task(child())
+            await asyncio.Event().wait()
+        assert task.cancelled()
+
+    place.run(main())
+
+
+@cancellable
+def test_cancel_before_it_is_entered(place: Place) -> None:
+    class Counting(place.classes.TaskGroup):  # type: ignore[misc]
+        cancelled = 0
+
+        def cancel(self) -> None:
+            self.cancelled += 1
+            super().cancel()
+
+    async def main(group: Any) -> None:
+        group.cancel()
+        reached: list[str] = []
+        async with group:
+            reached.append("the block")
+            await turns(1)
+            reached.append("its end")
+        assert reached == ["the block"]
+
+    place.run(main(place.classes.TaskGroup()))
+    counting = Counting()
+    place.run(main(counting))
+    assert counting.cancelled == 2
+
+
+@cancellable
+def test_cancel_leaves_what_is_not_its_own(place: Place) -> None:
+    """A cancellation from outside, and what children raise."""
+
+    async def outside() -> None:
+        async with place.classes.TaskGroup() as group:
+            group.create_task(turns(3))
+            group.cancel()
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel("from outside")
+
+    async def stubborn(group: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise KeyError("k") from None
+
+    async def inside() -> None:
+        async with place.classes.TaskGroup() as group:
+            group.create_task(stubborn(group))
+            await turns(1)
+            group.cancel()
+
+    async def main() -> list[Any]:
+        tasks = [asyncio.create_task(each()) for each in (outside, inside)]
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        return [shape(outcome) for outcome in outcomes] + [task.cancelling() for task in tasks]
+
+    found = place.run(main())
+    assert [outcome[0] for outcome in found[:2]] == ["CancelledError", "ExceptionGroup"]
+    # `outside` and `inside` belong to the place: asyncio's are the next test's affair.
+    assert found[2:] == [1, 0]
+
+
+def test_a_generator_that_is_closed_inside_a_block(place: Place) -> None:
+    """From 3.15 on `aclose()` knows its own exception again."""
+
+    async def numbers(failing: bool) -> Any:
+        async with place.classes.TaskGroup() as group:
+            if failing:
+                group.create_task(fail(KeyError("k")))
+                await turns(1)
+            yield 1
+
+    async def main(failing: bool) -> Any:
+        generator = numbers(failing)
+        await anext(generator)
+        try:
+            await generator.aclose()
+        except BaseException as error:
+            return [type(each).__name__ for each in error.exceptions]  # type: ignore[attr-defined]
+
+    assert place.run(main(False)) == (None if PY315 else ["GeneratorExit"])
+    assert set(place.run(main(True))) == {"GeneratorExit", "KeyError"}
+
+
 # -- the same as asyncio, whatever happens ---------------------------------------------------------
 
-endings = st.sampled_from(["return", "raise", "cancel", "exit"])
+endings = st.sampled_from(["return", "raise", "cancel", "exit", *(["end"] if PY315 else [])])
 children = st.recursive(
     st.tuples(
         st.just("child"),
@@ -688,8 +831,10 @@ scripts = st.tuples(st.just("group"), st.lists(children, max_size=4), st.integer
 cancellations = st.lists(st.integers(0, 12), max_size=3)
 
 
-def end(ending: str, here: str) -> None:
+def end(ending: str, here: str, group: Any) -> None:
     match ending:
+        case "end" if group is not None:
+            group.cancel()
         case "raise":
             raise KeyError(here)
         case "cancel":
@@ -698,7 +843,9 @@ def end(ending: str, here: str) -> None:
             raise ValueError(here)
 
 
-async def act(classes: Any, script: Any, log: Callable[..., None], here: str) -> None:
+async def act(
+    classes: Any, script: Any, log: Callable[..., None], here: str, parent: Any = None
+) -> None:
     try:
         match script:
             case "child", after, ending, cleanup, stubborn:
@@ -709,14 +856,15 @@ async def act(classes: Any, script: Any, log: Callable[..., None], here: str) ->
                     await turns(cleanup)
                     if not stubborn:
                         raise
-                end(ending, here)
+                end(ending, here, parent)
             case "group", inner, after, ending:
                 async with classes.TaskGroup() as group:
                     for number, child in enumerate(inner):
                         path = f"{here}.{number}"
-                        group.create_task(act(classes, child, log, path), name=path)
+                        group.create_task(act(classes, child, log, path, group), name=path)
                     await turns(after)
-                    end(ending, here)
+                    end(ending, here, group)
+                    await turns(1)
     except BaseException as error:
         log(here, shape(error)[:3])
         raise

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
-from backends import PY312, PY313, PY314, Backend
+from backends import PY312, PY313, PY314, PY315, Backend
 from turns import raised, turn
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -633,6 +633,7 @@ class TestStack:
 
 
 class TestRepr:
+    @pytest.mark.outside_debug
     def test_states(self, loop: asyncio.AbstractEventLoop) -> None:
         task = loop.create_task(forever(), name="mine")
         where = f"{__file__}:{forever.__code__.co_firstlineno}"
@@ -651,6 +652,7 @@ class TestRepr:
             repr(task) == f"<Task cancelled name='mine' coro=<forever() done, defined at {where}>>"
         )
 
+    @pytest.mark.outside_debug
     def test_finished(self, loop: asyncio.AbstractEventLoop) -> None:
         task = loop.create_task(answer(), name="mine")
         loop.run_until_complete(task)
@@ -659,6 +661,7 @@ class TestRepr:
             f"<Task finished name='mine' coro=<answer() done, defined at {where}> result=42>"
         )
 
+    @pytest.mark.outside_debug
     def test_failed(self, loop: asyncio.AbstractEventLoop) -> None:
         async def fail() -> None:
             raise ValueError("no")
@@ -933,4 +936,5 @@ def test_iscoroutine_things_stay_so(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def test_version_constants_agree() -> None:
-    assert tuple(sys.version_info >= (3, minor) for minor in (12, 13, 14)) == (PY312, PY313, PY314)
+    known = tuple(sys.version_info >= (3, minor) for minor in (12, 13, 14, 15))
+    assert known == (PY312, PY313, PY314, PY315)

@@ -765,6 +765,8 @@ def play(place: Place, body: list[Any], cancelled: list[int]) -> list[Any]:
     clock = Clock()
     loop.time = clock  # type: ignore[method-assign]
     log: list[Any] = []
+    # Up to 3.11 wait_for() can leave its task behind, and what that raises.
+    loop.set_exception_handler(lambda _loop, _context: None)
     try:
         task = loop.create_task(act(place.classes, loop, body, log, ""))
         for tick in range(14):
@@ -778,7 +780,6 @@ def play(place: Place, body: list[Any], cancelled: list[int]) -> list[Any]:
             turn(loop, 30)
         log.append(task.cancelled() or shape(task.exception()))
         log.append(task.cancelling())
-        # Up to 3.11 wait_for() can leave its task behind.
         while left := asyncio.all_tasks(loop):
             for task in left:
                 task.cancel()

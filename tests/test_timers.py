@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import pytest
-from backends import Backend
+from backends import PY315, Backend
 from turns import Clock, raised, turn
 
 
@@ -461,6 +461,19 @@ class TestClocks:
             turn(loop)
             assert seen == ["late"]
         assert loop.time() < clock.now
+
+    def test_a_clock_that_has_lost_its_precision(
+        self, backend: Backend, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A nanosecond is nothing beside the seconds since 1970: what is due now is due."""
+        if not backend.is_weft and not PY315:
+            pytest.skip("asyncio waited for the clock to move on until 3.15")
+        monkeypatch.setattr(loop, "time", Clock(1.8e9))
+        seen: list[str] = []
+        loop.call_later(0, seen.append, "due")
+        loop.call_later(1e-6, seen.append, "not yet")
+        turn(loop)
+        assert seen == ["due"]
 
     def test_a_clock_that_is_put_back(
         self, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch

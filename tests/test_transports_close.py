@@ -344,6 +344,30 @@ def test_writes_after_the_end_are_dropped_and_at_last_warned_about(
     run(main())
 
 
+@pytest.mark.backends("weft")  # asyncio's look for the loop, which is gone: AttributeError.
+def test_a_close_that_had_to_flush_ends_like_any_other(
+    run: Run, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        async with wired(protocol, kind, small=True) as (transport, peer):
+            transport.write(b"x" * FILLS_UP)
+            transport.close()
+            assert await read_all(peer) == b"x" * FILLS_UP
+            await protocol.lost()
+            for _ in range(5):
+                transport.write(b"dropped")
+            transport.abort()
+            assert transport.get_write_buffer_size() == 0
+            await pass_turns()
+            assert protocol.calls[-1] == "connection_lost"
+            assert protocol.calls.count("connection_lost") == 1
+        # As many as after a close with nothing to flush.
+        assert warnings_logged(caplog) == 1
+
+    run(main())
+
+
 def test_writelines_after_the_end_is_dropped_too(
     run: Run, kind: str, backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:

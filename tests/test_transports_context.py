@@ -7,6 +7,8 @@ import contextvars
 from typing import Any
 
 import pytest
+from backends import PY315
+from certificates import NAME, client_context, server_context
 from peers import KINDS, Run, connected_client, stream_pair, wired
 from recorders import STREAM_RECORDERS, BufferedRecorder, Recorder
 
@@ -103,6 +105,136 @@ def test_connections_of_a_server_do_not_share_a_context(run: Run) -> None:
                     client.close()
                     await made[number].lost()
         assert seen == ["server", "set by the factory"] * 3
+
+    run(main())
+
+
+def test_a_server_that_is_started_later(run: Run) -> None:
+    """It serves in the context that it was started in, from 3.15 on in the one it was made in."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        protocol = Recorder(data_received=lambda _: seen.append(name.get()))
+        seen: list[str] = []
+
+        def factory() -> Recorder:
+            seen.append(name.get())
+            return protocol
+
+        name.set("made")
+        server = await loop.create_server(factory, "127.0.0.1", 0, start_serving=False)
+        name.set("started")
+        await server.start_serving()
+        name.set("somebody else")
+        async with server:
+            with connected_client(server.sockets[0].getsockname()) as client:
+                client.sendall(b"x")
+                await protocol.called("connection_made")
+                await protocol.received(1)
+                client.close()
+                await protocol.lost()
+        assert seen == ["made" if PY315 else "started"] * 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_what_the_factory_of_a_client_sets(run: Run, tls: bool) -> None:
+    """The transport's callbacks see it, up to 3.14."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+        here = Recorder(
+            connection_made=lambda _: seen.append(name.get()),
+            data_received=lambda _: seen.append(name.get()),
+            connection_lost=lambda _: seen.append(name.get()),
+        )
+
+        def factory() -> Recorder:
+            name.set("factory")
+            return here
+
+        there = Recorder()
+        server = await loop.create_server(
+            lambda: there, "127.0.0.1", 0, ssl=server_context() if tls else None
+        )
+        async with server:
+            name.set("client")
+            port = server.sockets[0].getsockname()[1]
+            transport, _ = await loop.create_connection(
+                factory,
+                "127.0.0.1",
+                port,
+                ssl=client_context() if tls else None,
+                server_hostname=NAME if tls else None,
+            )
+            assert name.get() == "factory"
+            await there.called("connection_made")
+            there.transport.write(b"x")
+            await here.received(1)
+            transport.close()
+            await here.lost()
+            await there.lost()
+        assert seen == ["client" if PY315 else "factory"] * 3
+
+    run(main())
+
+
+def test_whose_context_an_upgraded_connection_has(run: Run) -> None:
+    """That of whoever asked for TLS; from 3.15 on the connection keeps the one it was made in."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+        here = Recorder(
+            data_received=lambda _: seen.append(name.get()),
+            connection_lost=lambda _: seen.append(name.get()),
+        )
+        there = Recorder()
+        ours, theirs = stream_pair()
+        name.set("connected")
+        client, _ = await loop.create_connection(lambda: here, sock=ours)
+        server, _ = await loop.connect_accepted_socket(lambda: there, theirs)
+        name.set("upgraded")
+        secure_client, secure_server = await asyncio.gather(
+            loop.start_tls(client, here, client_context(), server_hostname=NAME),
+            loop.start_tls(server, there, server_context(), server_side=True),
+        )
+        assert secure_client is not None
+        assert secure_server is not None
+        name.set("somebody else")
+        secure_server.write(b"x")
+        await here.received(1)
+        secure_client.close()
+        await here.lost()
+        await there.lost()
+        assert seen == ["connected" if PY315 else "upgraded"] * 2
+
+    run(main())
+
+
+@pytest.mark.skipif(not PY315, reason="asyncio's transports say in which context from 3.15 on")
+def test_asyncios_own_transport(run: Run) -> None:
+    """It names its context where it watches its descriptor."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        seen: list[str] = []
+        protocol = Recorder(data_received=lambda _: seen.append(name.get()))
+        context = contextvars.copy_context()
+        context.run(name.set, "given")
+        ours, theirs = stream_pair()
+        ours.setblocking(False)
+        with theirs:
+            stock = asyncio.selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+            transport = stock(loop, ours, protocol, context=context)
+            await protocol.called("connection_made")
+            theirs.sendall(b"x")
+            await protocol.received(1)
+            transport.close()
+            await protocol.lost()
+        assert seen == ["given"]
 
     run(main())
 

@@ -14,7 +14,7 @@ import pytest
 from backends import PY313, Backend, asyncio_backend, weft_backend
 from children import program
 from datagrams import COUNTS_RIGHT, HEADER, Datagrams, Scripted, end, endpoint, later
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from peers import Run, has_ipv6, pass_turns
 
@@ -660,6 +660,9 @@ async def history(script: list[str], steps: list[tuple[str, Any]], connected: bo
 def test_the_same_history_on_both_loops(
     script: list[str], steps: list[tuple[str, Any]], connected: bool
 ) -> None:
+    # After an error of what had waited, asyncio goes on to wait until it can write. When that comes
+    # after the end of the transport, connection_lost(None) may overtake connection_lost(error).
+    assume(not {"error", "fatal"} <= set(script))
     histories = [
         backend.run(history(script, steps, connected))
         for backend in (asyncio_backend(), weft_backend())

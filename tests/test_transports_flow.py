@@ -267,6 +267,27 @@ def test_close_flushes_and_resumes_first(run: Run, kind: str) -> None:
     run(main())
 
 
+@pytest.mark.backends(
+    "weft"
+)  # asyncio, from 3.12 on, never sends it, and runs callbacks that are None.
+def test_what_is_written_while_a_close_flushes_is_sent_too(run: Run, kind: str) -> None:
+    async def main() -> None:
+        protocol: Recorder = Recorder(resume_writing=lambda: more())
+
+        def more() -> None:
+            if protocol.calls.count("resume_writing") == 1:
+                protocol.transport.write(b"y" * FILLS_UP)
+
+        async with wired(protocol, kind, small=True) as (transport, peer):
+            transport.write(b"x" * FILLS_UP)
+            transport.close()
+            assert await read_all(peer) == b"x" * FILLS_UP + b"y" * FILLS_UP
+            assert await protocol.lost() is None
+            assert protocol.calls == ["connection_made", *PAUSES, *PAUSES, "connection_lost"]
+
+    run(main())
+
+
 @pytest.mark.parametrize("how", ["abort", "reset"])
 def test_a_lost_connection_does_not_resume(run: Run, kind: str, how: str) -> None:
     async def main() -> None:

@@ -48,6 +48,7 @@ def test_writes_of_one_turn_arrive_in_order(run: Run, kind: str, past: str) -> N
     run(main())
 
 
+@pytest.mark.outside_debug
 @pytest.mark.backends("weft")  # asyncio sends each by itself.
 def test_writes_of_one_turn_are_sent_together(run: Run, kind: str, past: str) -> None:
     async def main() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,27 +124,143 @@ def test_it_waits_for_what_was_written_before(run: Run, kind: str, path: Path) -
     run(main())
 
 
+@contextlib.asynccontextmanager
+async def encrypted() -> AsyncIterator[tuple[Any, Recorder]]:
+    """A TLS transport, and the recorder at the other end."""
+    loop = asyncio.get_running_loop()
+    here, there = Recorder(), Recorder()
+    server = await loop.create_server(lambda: there, "127.0.0.1", 0, ssl=server_context())
+    async with server:
+        transport, _ = await loop.create_connection(
+            lambda: here,
+            *server.sockets[0].getsockname(),
+            ssl=client_context(),
+            server_hostname=NAME,
+        )
+        try:
+            yield transport, there
+        finally:
+            transport.close()
+            await here.lost()
+            await there.lost()
+
+
 def test_over_tls_it_copies(run: Run, path: Path) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        there = Recorder()
-        server = await loop.create_server(lambda: there, "127.0.0.1", 0, ssl=server_context())
-        async with server:
-            here = Recorder()
-            transport, _ = await loop.create_connection(
-                lambda: here,
-                *server.sockets[0].getsockname(),
-                ssl=client_context(),
-                server_hostname=NAME,
-            )
+        async with encrypted() as (transport, there):
             with path.open("rb") as file:
                 with pytest.raises(RuntimeError, match="fallback is disabled"):
                     await loop.sendfile(transport, file, fallback=False)
                 assert await loop.sendfile(transport, file) == len(CONTENT)
             assert await there.received(len(CONTENT)) == CONTENT
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("offset", "count"), [(0, None), (1000, None), (1000, 300_000), (0, 10 * FILLS_UP), (9, 1)]
+)
+def test_what_arrives_over_tls(run: Run, path: Path, offset: int, count: int | None) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        expected = CONTENT[offset:] if count is None else CONTENT[offset:][:count]
+        async with encrypted() as (transport, there):
+            transport.write(b"before ")
+            with path.open("rb") as file:
+                assert await loop.sendfile(transport, file, offset, count) == len(expected)
+                assert file.tell() == offset + len(expected)
+            transport.write(b" after")
+            everything = b"before " + expected + b" after"
+            assert await there.received(len(everything)) == everything
+
+    run(main())
+
+
+@pytest.mark.backends("weft")
+def test_copying_is_done_in_large_pieces(run: Run) -> None:
+    """asyncio reads 16 KiB at a time, each in a thread."""
+    asked: list[int] = []
+
+    class File(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            asked.append(len(buffer))
+            return super().readinto(buffer)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with encrypted() as (transport, there):
+            assert await loop.sendfile(transport, File(CONTENT), 0, FILLS_UP - 1) == FILLS_UP - 1
+            assert await there.received(FILLS_UP - 1) == CONTENT[:-1]
+
+    run(main())
+    assert asked == [256 * 1024, 256 * 1024 - 1]
+
+
+def test_a_transport_that_is_aborted_while_it_copies(run: Run, path: Path) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with encrypted() as (transport, there):
+            await there.called("connection_made")
+            there.transport.pause_reading()
+
+            class File(io.BytesIO):
+                def readinto(self, buffer: Any) -> int:
+                    if self.tell() > 0:
+                        loop.call_soon_threadsafe(transport.abort)
+                    return super().readinto(buffer)
+
+            # More than the sockets of a connection hold, however large the system makes them.
+            with pytest.raises(ConnectionError):
+                await loop.sendfile(transport, File(bytes(64 << 20)))
+            there.transport.abort()
+
+    run(main())
+
+
+def test_a_pipe_takes_no_file(run: Run, path: Path) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reading, writing = os.pipe()
+        with open(reading, "rb", 0), open(writing, "wb", 0) as writer, path.open("rb") as file:
+            transport, protocol = await loop.connect_write_pipe(Recorder, writer)
+            with pytest.raises(RuntimeError, match="sendfile is not supported"):
+                await loop.sendfile(transport, file)
             transport.close()
-            await here.lost()
-            await there.lost()
+            await protocol.lost()
+
+    run(main())
+
+
+def test_what_is_not_available_without_copying(run: Run) -> None:
+    """A file in memory has no descriptor."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with wired(Recorder()) as (transport, peer):
+            with pytest.raises(asyncio.SendfileNotAvailableError):
+                await loop.sendfile(transport, io.BytesIO(CONTENT), fallback=False)
+            transport.write(b"alive")
+            assert await read_exactly(peer, 5) == b"alive"
+        ours, theirs = stream_pair()
+        with ours, theirs, pytest.raises(asyncio.SendfileNotAvailableError):
+            await loop.sock_sendfile(ours, io.BytesIO(CONTENT), fallback=False)
+
+    run(main())
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize(("offset", "count"), [(0, None), (1000, None), (1000, 5000)])
+def test_plain_sockets(run: Run, path: Path, opener: str, offset: int, count: int | None) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        expected = CONTENT[offset:] if count is None else CONTENT[offset:][:count]
+        ours, theirs = stream_pair(small=True)
+        with ours, theirs, OPENERS[opener](path) as file:
+            sending = asyncio.ensure_future(loop.sock_sendfile(ours, file, offset, count))
+            assert await read_exactly(theirs, len(expected)) == expected
+            assert await sending == len(expected)
+            assert file.tell() == offset + len(expected)
 
     run(main())
 
