@@ -19,15 +19,22 @@ from pathlib import Path
 from benchmarks import chart
 from benchmarks.loadgen import LoadGenerator, LoadGeneratorError
 from benchmarks.loops import CONTENDERS
-from benchmarks.network import NETWORK_ROWS
+from benchmarks.network import NETWORK_ROWS, NetworkRow
 from benchmarks.processes import ROOT, RowError, worker
+from benchmarks.programs import PROGRAM_ROWS
 from benchmarks.report import Table, markdown, notes
 from benchmarks.results import Results
 from benchmarks.rows import ROWS
-from benchmarks.run import AnyRow, Bench, Cpus, Settings
+from benchmarks.run import AnyRow, Bench
+from benchmarks.settings import Cpus, Settings
 from benchmarks.startup import STARTUP_ROWS
 
-ALL_ROWS: Mapping[str, AnyRow] = {**ROWS, **STARTUP_ROWS, **NETWORK_ROWS}
+ALL_ROWS: Mapping[str, AnyRow] = {
+    **ROWS,
+    **STARTUP_ROWS,
+    **NETWORK_ROWS,
+    **PROGRAM_ROWS,
+}
 
 
 def main() -> int:
@@ -59,7 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rows",
         default=environment("ROWS", ""),
-        help="groups (loop, memory, startup, network) or parts of names, with commas; all (ROWS)",
+        help="groups (loop, memory, startup, network, latency, programs) or parts of names, with"
+        " commas; all (ROWS)",
     )
     parser.add_argument(
         "--loops", default=environment("LOOPS", ""), help="names, with commas; all (LOOPS)"
@@ -103,12 +111,12 @@ def _measure(arguments: argparse.Namespace) -> Results:
     rows = _chosen_rows(arguments.rows)
     loops, absent = _chosen_loops(arguments.loops)
     generator = None
-    if any(row.group == "network" for row in rows):
+    if any(_needs_generator(row) for row in rows):
         try:
             generator = LoadGenerator()
         except LoadGeneratorError as error:
-            print(f"The network rows are left out: {error}.")
-            rows = [row for row in rows if row.group != "network"]
+            print(f"The rows with servers, and others, are left out: {error}.")
+            rows = [row for row in rows if not _needs_generator(row)]
     cpus = Cpus.available()
     # For the workers, whose rows read the clock.
     os.environ["CLOCK"] = arguments.clock
@@ -129,6 +137,10 @@ def _measure(arguments: argparse.Namespace) -> Results:
         print(table.text(table.line(results.rows[-1])), flush=True)
     print(f"\n{len(rows)} rows in {time.monotonic() - began:.0f} s")
     return results
+
+
+def _needs_generator(row: AnyRow) -> bool:
+    return isinstance(row, NetworkRow) and row.needs_generator
 
 
 def _chosen_rows(text: str) -> list[AnyRow]:

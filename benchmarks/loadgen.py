@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from benchmarks.certificates import Certificate
 from benchmarks.processes import ROOT, Child, RowError
 
 MANIFEST = ROOT / "benchmarks" / "loadgen" / "Cargo.toml"
@@ -27,11 +28,19 @@ class LoadGenerator:
             raise LoadGeneratorError(f"{self.program} does not exist")
 
     def serve(
-        self, mode: str, cpu: int | None, path: str | None = None, udp: bool = False
+        self,
+        mode: str,
+        cpu: int | None,
+        path: str | None = None,
+        udp: bool = False,
+        certificate: Certificate | None = None,
     ) -> tuple[Child, str]:
         """Start the limit server; return it with its address."""
         address = f"unix:{path}" if path else f"{'udp' if udp else 'tcp'}:127.0.0.1:0"
-        child = Child([*self._command("serve", address, mode, cpu)])
+        command = self._command("serve", address, mode, cpu)
+        if certificate is not None:
+            command += ["--certificate", str(certificate.chain), "--key", str(certificate.key)]
+        child = Child(command)
         try:
             return child, child.line(10).removeprefix("listening ")
         except BaseException:
@@ -47,13 +56,24 @@ class LoadGenerator:
         warmup: float,
         measured: float,
         cpu: int | None,
+        certificate: Certificate | None = None,
+        *,
+        process: int | None = None,
+        limit: float,
     ) -> dict[str, float]:
-        """Put load on a server; return requests per second and latencies in microseconds."""
+        """Put load on a server; return what it did in a second, and latencies in microseconds.
+
+        With the server's process, what each request took of its processor time, too.
+        """
         command = self._command("drive", address, mode, cpu)
         command += ["--connections", str(connections), "--size", str(size)]
         command += ["--warmup", str(warmup), "--seconds", str(measured)]
+        if process is not None:
+            command += ["--process", str(process)]
+        if certificate is not None:
+            command += ["--authority", str(certificate.authority)]
         try:
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=limit)
         except subprocess.TimeoutExpired:
             raise RowError("the load generator did not end") from None
         if answer.returncode:

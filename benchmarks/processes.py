@@ -28,9 +28,13 @@ class RowError(Exception):
 
 
 def environment() -> dict[str, str]:
-    """The environment of the processes: this repository's packages come first."""
+    """The environment of the processes: this repository's packages come first.
+
+    Their modules are compiled once, as those of installed packages are.
+    """
     path = [str(ROOT), str(ROOT / "python"), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+    changed = {"PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONDONTWRITEBYTECODE": ""}
+    return os.environ | changed
 
 
 class Child:
@@ -51,6 +55,7 @@ class Child:
         self._input = self._process.stdin
         self._output = self._process.stdout
         self._unread = b""
+        self._told = False
 
     def __enter__(self) -> Self:
         return self
@@ -84,11 +89,10 @@ class Child:
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
 
-    def processor_time(self) -> float | None:
-        """How many seconds its threads have run so far, where the system tells it finely enough."""
-        files = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
-        times = [int(file.read_text().split()[0]) for file in files]
-        return sum(times) / 1e9 if times else None
+    @property
+    def process(self) -> int:
+        """Its number."""
+        return self._process.pid
 
     def line(self, limit: float = ANSWER_LIMIT) -> str:
         """The next line that it prints."""
@@ -108,6 +112,7 @@ class Child:
         """The next line, as JSON."""
         answer: dict[str, Any] = json.loads(self.line(limit))
         if "error" in answer:
+            self._told = True
             raise RowError(answer["error"])
         return answer
 
@@ -119,6 +124,14 @@ class Child:
         except BrokenPipeError:
             raise RowError(self._cause_of_death()) from None
         return self.answer(limit)
+
+    def last_words(self) -> str:
+        """The error that it has told of without being asked, or what it died of; often nothing."""
+        try:
+            self.answer(0.2)
+        except RowError as error:
+            return "" if self._process.poll() is None and not self._told else str(error)
+        return ""
 
     def _cause_of_death(self) -> str:
         code = self._process.wait()

@@ -9,11 +9,19 @@ TITLES = {
     "loop": "Pure loop (ns per operation, lower is better)",
     "memory": "Memory (bytes each, lower is better)",
     "startup": "Start-up (ms, lower is better)",
-    "network": "Network (requests/s, higher is better)",
+    "network": "Network (requests/s where the row names no other unit, higher is better)",
+    "latency": "Latency (us, lower is better)",
+    "programs": "Real programs (requests/s, higher is better)",
 }
 
-NETWORK_PROCESSOR_TIME = "Network (us of processor time per request, lower is better)"
-PROCESSOR_TIME = "Processor time per request in the same rounds (us)"
+LIMITED = ("network", "programs")
+"""The groups in which a bare server or client shows what the machine can do."""
+
+BUSY_TITLES = {
+    "network": "Network (us of processor time per request, connection or MiB, lower is better)",
+    "programs": "Real programs (us of processor time per request, lower is better)",
+}
+PROCESSOR_TIME = "Processor time in the same rounds (us per request, connection or MiB)"
 LATENCIES = "Latency in the same rounds (us, p50 / p99)"
 
 
@@ -21,12 +29,11 @@ class Table:
     """The cells of a group of rows as text."""
 
     def __init__(self, group: str, loops: list[str], processor_time: bool) -> None:
-        busy = group == "network" and processor_time
-        self.title = NETWORK_PROCESSOR_TIME if busy else TITLES[group]
+        self.title = (BUSY_TITLES if processor_time and group in BUSY_TITLES else TITLES)[group]
         self.loops = loops
         self.rivals = [loop for loop in loops if not CONTENDERS[loop].is_ours]
         self.ours = [loop for loop in loops if CONTENDERS[loop].is_ours]
-        self.limited = group == "network"
+        self.limited = group in LIMITED
         self.columns = [LIMIT] * self.limited + loops
 
     def header(self) -> list[str]:
@@ -88,7 +95,9 @@ def markdown(results: Results) -> str:
         if table.limited:
             header = ["row", *table.columns]
             latencies = [
-                [row.name, *(_latency(row, name) for name in table.columns)] for row in rows
+                [row.name, *(_latency(row, name) for name in table.columns)]
+                for row in rows
+                if any(cell.p50_us is not None for cell in row.cells.values())
             ]
             parts += [f"### {LATENCIES}", _table(header, latencies)]
             if not results.settings["processor_time"]:
@@ -104,11 +113,13 @@ def notes(results: Results) -> list[str]:
     if results.settings["processor_time"]:
         lines.append("The figures count processor time, not the time on the wall.")
     lines += [f"{name} is absent: {why}" for name, why in results.absent.items()]
-    lines += [
-        f"{row.name}: {loop} fails: {why}"
-        for row in results.rows
-        for loop, why in row.errors.items()
-    ]
+    for row in results.rows:
+        if row.left_out:
+            lines.append(f"{row.name} is left out: {row.left_out}")
+        elif not row.cells and len(set(row.errors.values())) == 1:
+            lines.append(f"{row.name}: all fail: {next(iter(row.errors.values()))}")
+        else:
+            lines += [f"{row.name}: {loop} fails: {why}" for loop, why in row.errors.items()]
     cells = [cell for row in results.rows for cell in row.cells.values()]
     restless = sum(cell.is_restless for cell in cells)
     if restless:

@@ -11,7 +11,7 @@ from typing import Any, Self
 LIMIT = "limit"
 """The name under which the bare server's figures stand beside the loops'."""
 
-HIGHER_IS_BETTER = ("requests/s",)
+HIGHER_IS_BETTER = ("requests/s", "connections/s", "GiB/s")
 
 RESTLESS = 0.15
 """A cell whose median is this much worse than its best was not measured in peace."""
@@ -34,8 +34,8 @@ class Cell:
         if len(self.rounds) == 1 or (value > self.best if higher else value < self.best):
             self.best = value
             if report is not None:
-                self.p50_us = report["p50_us"]
-                self.p99_us = report["p99_us"]
+                self.p50_us = report.get("p50_us")
+                self.p99_us = report.get("p99_us")
         if report is not None and "cpu_us" in report:
             self.cpu_us = min(self.cpu_us or report["cpu_us"], report["cpu_us"])
 
@@ -54,6 +54,8 @@ class RowResult:
     unit: str
     cells: dict[str, Cell] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    left_out: str = ""
+    """Why nobody could be measured, if so."""
 
     @property
     def higher_is_better(self) -> bool:

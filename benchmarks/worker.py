@@ -31,6 +31,8 @@ def main() -> None:
     place.add_argument("--unix", help="listen on this path rather than on TCP")
     place.add_argument("--udp", action="store_true", help="get datagrams")
     parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--certificate", default="", help="serve TLS, with this chain of PEM")
+    parser.add_argument("--key", default="", help="the key of the certificate")
     arguments = parser.parse_args()
     if arguments.cpu is not None:
         os.sched_setaffinity(0, {arguments.cpu})
@@ -111,15 +113,13 @@ def _measure_row(name: str, factory: LoopFactory, answers: TextIO) -> None:
 
 
 def _be_client(name: str, factory: LoopFactory, answers: TextIO) -> None:
-    from benchmarks.clients import CLIENTS
+    from benchmarks.clients import CLIENTS, Load
 
     client = CLIENTS[name]
     _settle_allocator()
 
     async def drive(order: dict[str, Any]) -> dict[str, float]:
-        return await client(
-            order["address"], order["connections"], order["warmup"], order["measured"]
-        )
+        return await client(Load(**order))
 
     for line in sys.stdin:
         with asyncio.Runner(loop_factory=factory) as runner:
@@ -145,15 +145,19 @@ def _listen(path: str | None, udp: bool, backlog: int) -> tuple[socket.socket, s
 
 
 def _serve(arguments: argparse.Namespace, factory: LoopFactory, answers: TextIO) -> NoReturn:
-    from benchmarks.servers import BACKLOG, SERVERS
+    from benchmarks.applications import APPLICATIONS
+    from benchmarks.certificates import context
+    from benchmarks.servers import BACKLOG, SERVERS, Place, failure
 
+    serve = (SERVERS | APPLICATIONS)[arguments.name]
+    tls = context(arguments.certificate, arguments.key) if arguments.certificate else None
     listener, address = _listen(arguments.unix, arguments.udp, BACKLOG)
     _settle_allocator()
 
     async def forever() -> None:
-        await SERVERS[arguments.name](listener, arguments.size)
+        await serve(Place(listener, arguments.size, tls))
         _answer(answers, {"listening": address})
-        await asyncio.get_running_loop().create_future()
+        await failure.wait()
 
     def end_with_input() -> None:
         sys.stdin.read()

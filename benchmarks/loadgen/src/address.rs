@@ -1,12 +1,14 @@
-//! Addresses, listeners and connections, of TCP, of UDP and of Unix sockets alike.
+//! Addresses and listeners, of TCP, of UDP and of Unix sockets alike.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use crate::socket::Socket;
 
 /// `tcp:HOST:PORT`, `udp:HOST:PORT` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,12 +78,12 @@ impl Address {
         }
     }
 
-    /// Connects, waiting for it, and returns a stream that does not block.
-    pub fn connect(&self) -> io::Result<Stream> {
+    /// Connects, waiting for it, and returns a socket that does not block.
+    pub fn connect(&self) -> io::Result<Socket> {
         match self {
-            Self::Tcp(address) => Stream::from_tcp(TcpStream::connect(address)?),
-            Self::Udp(address) => Stream::udp(*address),
-            Self::Unix(path) => Stream::from_unix(UnixStream::connect(path)?),
+            Self::Tcp(address) => Socket::from_tcp(TcpStream::connect(address)?),
+            Self::Udp(address) => Socket::udp(*address),
+            Self::Unix(path) => Socket::from_unix(UnixStream::connect(path)?),
         }
     }
 }
@@ -99,11 +101,11 @@ pub enum Listener {
 
 impl Listener {
     /// The next connection, or `WouldBlock`.
-    pub fn accept(&self) -> io::Result<Stream> {
+    pub fn accept(&self) -> io::Result<Socket> {
         match self {
-            Self::Tcp(listener) => Stream::from_tcp(listener.accept()?.0),
+            Self::Tcp(listener) => Socket::from_tcp(listener.accept()?.0),
             Self::Udp(_) => Err(io::ErrorKind::Unsupported.into()),
-            Self::Unix(listener) => Stream::from_unix(listener.accept()?.0),
+            Self::Unix(listener) => Socket::from_unix(listener.accept()?.0),
         }
     }
 
@@ -129,75 +131,6 @@ impl AsFd for Listener {
             Self::Tcp(listener) => listener.as_fd(),
             Self::Udp(socket) => socket.as_fd(),
             Self::Unix(listener) => listener.as_fd(),
-        }
-    }
-}
-
-/// A connection that never blocks.
-#[derive(Debug)]
-pub enum Stream {
-    /// Of TCP, with Nagle's algorithm off.
-    Tcp(TcpStream),
-    /// Of UDP, connected: each message is one datagram.
-    Udp(UdpSocket),
-    /// Of the Unix domain.
-    Unix(UnixStream),
-}
-
-impl Stream {
-    fn from_tcp(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        Ok(Self::Tcp(stream))
-    }
-
-    fn udp(address: SocketAddr) -> io::Result<Self> {
-        let unspecified = match address {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-        };
-        let socket = UdpSocket::bind(unspecified)?;
-        socket.connect(address)?;
-        socket.set_nonblocking(true)?;
-        Ok(Self::Udp(socket))
-    }
-
-    fn from_unix(stream: UnixStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        Ok(Self::Unix(stream))
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Udp(socket) => socket.recv(buffer),
-            Self::Unix(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Udp(socket) => socket.send(bytes),
-            Self::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Udp(socket) => socket.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::address::Address;
@@ -21,6 +23,33 @@ pub enum Mode {
     Echo,
     /// HTTP/1.1 GET requests over connections that stay open.
     Http,
+    /// Binary messages of a WebSocket, which the server sends back.
+    WebSocket,
+    /// The server sends without end, and the client throws it away.
+    Source,
+    /// The same, from a file: what `sendfile` is for.
+    File,
+    /// The client sends without end, and the server throws it away.
+    Sink,
+    /// The server sends one byte on each connection and closes it.
+    Greet,
+}
+
+impl FromStr for Mode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Ok(match text {
+            "echo" => Self::Echo,
+            "http" => Self::Http,
+            "websocket" => Self::WebSocket,
+            "source" => Self::Source,
+            "file" => Self::File,
+            "sink" => Self::Sink,
+            "greet" => Self::Greet,
+            _ => return Err(()),
+        })
+    }
 }
 
 /// Everything that the command line says.
@@ -34,7 +63,7 @@ pub struct Options {
     pub mode: Mode,
     /// How many connections the client keeps busy.
     pub connections: usize,
-    /// Length of an echo message in bytes.
+    /// Length of a message in bytes.
     pub size: usize,
     /// How long the client measures.
     pub measured: Duration,
@@ -42,6 +71,14 @@ pub struct Options {
     pub warmup: Duration,
     /// The CPU to stay on.
     pub cpu: Option<usize>,
+    /// The server's process, whose processor time the client reads.
+    pub process: Option<u32>,
+    /// The certificate of the authority that a client trusts: with it, it speaks TLS.
+    pub authority: Option<PathBuf>,
+    /// The certificate that a server shows: with it, and its key, it speaks TLS.
+    pub certificate: Option<PathBuf>,
+    /// The key of the certificate.
+    pub key: Option<PathBuf>,
 }
 
 impl Options {
@@ -59,6 +96,8 @@ impl Options {
         let mut measured = Duration::from_secs(1);
         let mut warmup = Duration::from_millis(100);
         let mut cpu = None;
+        let mut process = None;
+        let (mut authority, mut certificate, mut key) = (None, None, None);
         while let Some(flag) = arguments.next() {
             let value = arguments
                 .next()
@@ -66,23 +105,24 @@ impl Options {
             let wrong = || format!("{flag} cannot be {value:?}");
             match flag.as_str() {
                 "--address" => address = Some(value.parse().map_err(|_| wrong())?),
-                "--mode" => {
-                    mode = match value.as_str() {
-                        "echo" => Mode::Echo,
-                        "http" => Mode::Http,
-                        _ => return Err(wrong()),
-                    }
-                }
+                "--mode" => mode = value.parse().map_err(|()| wrong())?,
                 "--connections" => connections = value.parse().map_err(|_| wrong())?,
                 "--size" => size = value.parse().map_err(|_| wrong())?,
                 "--seconds" => measured = seconds(&value).ok_or_else(wrong)?,
                 "--warmup" => warmup = seconds(&value).ok_or_else(wrong)?,
                 "--cpu" => cpu = Some(value.parse().map_err(|_| wrong())?),
+                "--process" => process = Some(value.parse().map_err(|_| wrong())?),
+                "--authority" => authority = Some(value.into()),
+                "--certificate" => certificate = Some(value.into()),
+                "--key" => key = Some(value.into()),
                 _ => return Err(format!("unknown option {flag}")),
             }
         }
         if connections == 0 || size == 0 {
             return Err("--connections and --size are at least 1".into());
+        }
+        if certificate.is_some() != key.is_some() {
+            return Err("--certificate and --key come together".into());
         }
         let address = address.ok_or("--address is missing")?;
         Ok(Self {
@@ -94,6 +134,10 @@ impl Options {
             measured,
             warmup,
             cpu,
+            process,
+            authority,
+            certificate,
+            key,
         })
     }
 }
@@ -114,7 +158,7 @@ mod tests {
     fn reads_every_option() {
         let options = parse(
             "drive --address tcp:127.0.0.1:80 --mode http --connections 50 --size 9 \
-             --seconds 0.5 --warmup 0 --cpu 1",
+             --seconds 0.5 --warmup 0 --cpu 1 --process 7 --authority a.pem",
         )
         .unwrap();
         assert_eq!(options.command, Command::Drive);
@@ -125,6 +169,8 @@ mod tests {
         );
         assert_eq!(options.measured, Duration::from_millis(500));
         assert_eq!(options.warmup, Duration::ZERO);
+        assert_eq!(options.process, Some(7));
+        assert_eq!(options.authority, Some("a.pem".into()));
     }
 
     #[test]
@@ -139,6 +185,11 @@ mod tests {
                 "--connections",
             ),
             ("drive --address tcp:127.0.0.1:80 --speed 3", "--speed"),
+            ("drive --address tcp:127.0.0.1:80 --mode talk", "--mode"),
+            (
+                "serve --address tcp:127.0.0.1:0 --key k.pem",
+                "--certificate",
+            ),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(expected), "{line:?} gave {error:?}");

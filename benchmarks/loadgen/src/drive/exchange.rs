@@ -1,4 +1,4 @@
-//! The client: one request under way on each connection, as fast as the server answers.
+//! Requests and answers: one request under way on each connection, as fast as the server answers.
 //!
 //! Connections are watched edge-triggered, for both directions at once and from the start, so that
 //! no request costs a call of `epoll_ctl`. What has been seen on a connection is remembered by the
@@ -6,111 +6,106 @@
 
 use std::error::Error;
 use std::io::{self, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::address::Stream;
-use crate::histogram::Histogram;
+use super::{Connector, PATIENCE, ROOM, out_of_patience};
 use crate::http;
+use crate::measurement::{Measurement, Report};
 use crate::options::{Mode, Options};
 use crate::poller::{Interest, Poller, token};
+use crate::stream::Stream;
+use crate::websocket;
 
-/// A server that answers nothing for this long has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Drives a server and describes what it did in one line of JSON.
-pub fn drive(options: &Options) -> Result<String, Box<dyn Error>> {
+/// Asks again and again.
+pub fn drive(options: &Options, connector: &Connector) -> Result<Report, Box<dyn Error>> {
     let exchange = Exchange::new(options);
     let poller = Poller::new()?;
     let mut connections = Vec::with_capacity(options.connections);
     for index in 0..options.connections {
-        let stream = options.address.connect()?;
+        let stream = connector.connect()?;
         poller.add(&stream, index, Interest::IN | Interest::OUT | Interest::ET)?;
-        connections.push(Connection::new(stream));
+        connections.push(Connection::new(stream, &exchange));
     }
-
     let mut run = Run {
-        histogram: Histogram::default(),
-        buffer: vec![0; (options.size + 1).max(64 * 1024)],
+        measurement: Measurement::begin(options),
+        buffer: vec![0; ROOM],
     };
-    let beginning = Instant::now();
     for connection in &mut connections {
-        connection.begin(beginning);
+        connection.begin(Instant::now());
         connection.turn(&exchange, &mut run)?;
     }
     let mut events = Vec::new();
-    let mut measuring: Option<Instant> = None;
-    let mut unmeasured = 0;
-    let finished = loop {
+    loop {
         poller.wait(&mut events, Some(PATIENCE))?;
         if events.is_empty() {
-            return Err(format!("no answer within {} s", PATIENCE.as_secs()).into());
+            return Err(out_of_patience());
         }
         for event in &events {
             connections[token(event)].turn(&exchange, &mut run)?;
         }
-        let now = Instant::now();
-        match measuring {
-            None if now - beginning >= options.warmup => {
-                unmeasured = run.histogram.total();
-                run.histogram = Histogram::default();
-                measuring = Some(now);
-            }
-            Some(start) if now - start >= options.measured => break now - start,
-            _ => {}
+        if let Some(report) = run.measurement.turn() {
+            return Ok(report);
         }
-    };
-
-    let microseconds = |per_mille| run.histogram.quantile(per_mille).as_secs_f64() * 1e6;
-    let requests = run.histogram.total();
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2**52")]
-    let rate = requests as f64 / finished.as_secs_f64();
-    Ok(format!(
-        "{{\"all_requests\": {}, \"requests_per_second\": {rate:.1}, \"p50_us\": {:.2}, \
-         \"p99_us\": {:.2}, \"max_us\": {:.2}}}",
-        requests + unmeasured,
-        microseconds(500),
-        microseconds(990),
-        microseconds(1000),
-    ))
+    }
 }
 
 /// What is sent, and how the end of its answer is recognised.
 struct Exchange {
     request: Vec<u8>,
-    mode: Mode,
+    /// The answer that must come, or `None` if it is HTTP's, which tells its length.
+    answer: Option<Vec<u8>>,
+    /// What is sent before the first request, and must be answered.
+    opening: &'static [u8],
 }
 
 impl Exchange {
     fn new(options: &Options) -> Self {
-        let request = match options.mode {
-            Mode::Http => http::REQUEST.to_vec(),
-            Mode::Echo => {
-                // Printable, and different at every position that could be confused.
-                let letters = (b' '..=b'~').cycle().enumerate();
-                let mut message: Vec<u8> = letters
-                    .map(|(position, letter)| if position % 97 == 0 { b'#' } else { letter })
-                    .take(options.size - 1)
-                    .collect();
-                message.push(b'\n');
-                message
+        let (request, answer, opening): (_, _, &[u8]) = match options.mode {
+            Mode::Http => (http::REQUEST.to_vec(), None, b""),
+            Mode::WebSocket => {
+                let message = message(options.size);
+                let answer = websocket::server_frame(&message);
+                (
+                    websocket::client_frame(&message),
+                    Some(answer),
+                    websocket::UPGRADE,
+                )
+            }
+            _ => {
+                let message = message(options.size);
+                (message.clone(), Some(message), b"")
             }
         };
         Self {
             request,
-            mode: options.mode,
+            answer,
+            opening,
         }
     }
 }
 
+/// Printable, and different at every position that could be confused; it ends in its only newline.
+fn message(size: usize) -> Vec<u8> {
+    let letters = (b' '..=b'~').cycle().enumerate();
+    let mut message: Vec<u8> = letters
+        .map(|(position, letter)| if position % 97 == 0 { b'#' } else { letter })
+        .take(size - 1)
+        .collect();
+    message.push(b'\n');
+    message
+}
+
 /// What all connections share.
 struct Run {
-    histogram: Histogram,
+    measurement: Measurement,
     buffer: Vec<u8>,
 }
 
 struct Connection {
     stream: Stream,
     began: Instant,
+    /// The opening has still to be answered: it is the request that is under way.
+    opening: bool,
     /// How much of the request is sent.
     sent: usize,
     /// How much of the answer has come.
@@ -124,10 +119,11 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(stream: Stream) -> Self {
+    fn new(stream: Stream, exchange: &Exchange) -> Self {
         Self {
             stream,
             began: Instant::now(),
+            opening: !exchange.opening.is_empty(),
             sent: 0,
             received: 0,
             answer: Vec::new(),
@@ -144,11 +140,22 @@ impl Connection {
         self.answer.clear();
     }
 
+    /// What has to be sent now.
+    fn request<'a>(&self, exchange: &'a Exchange) -> &'a [u8] {
+        if self.opening {
+            exchange.opening
+        } else {
+            &exchange.request
+        }
+    }
+
     /// Sends and receives until the kernel has no more.
     fn turn(&mut self, exchange: &Exchange, run: &mut Run) -> Result<(), Box<dyn Error>> {
+        self.stream.flush()?;
         loop {
-            while self.sent < exchange.request.len() {
-                match self.stream.write(&exchange.request[self.sent..]) {
+            let request = self.request(exchange);
+            while self.sent < request.len() {
+                match self.stream.write(&request[self.sent..]) {
                     Ok(count) => self.sent += count,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error.into()),
@@ -160,9 +167,17 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            if self.receive(&run.buffer[..count], exchange)? {
+            let complete = if self.opening {
+                self.is_opened(&run.buffer[..count])?
+            } else {
+                self.receive(&run.buffer[..count], exchange)?
+            };
+            if complete {
                 let now = Instant::now();
-                run.histogram.record(now - self.began);
+                if !self.opening {
+                    run.measurement.record(now - self.began);
+                }
+                self.opening = false;
                 self.begin(now);
                 self.sent = self.stream.write(&exchange.request).or_else(would_block)?;
                 if self.sent == exchange.request.len() {
@@ -173,20 +188,31 @@ impl Connection {
         }
     }
 
+    /// Takes a part of the answer to the opening. `true` says that it is complete.
+    fn is_opened(&mut self, bytes: &[u8]) -> Result<bool, &'static str> {
+        self.answer.extend_from_slice(bytes);
+        match http::head_length(&self.answer) {
+            None => Ok(false),
+            Some(length) if length < self.answer.len() => {
+                Err("the server sent more than its agreement to the upgrade")
+            }
+            Some(_) if websocket::is_accepted(&self.answer) => Ok(true),
+            Some(_) => Err("the server refused the upgrade"),
+        }
+    }
+
     /// Takes a part of an answer. `true` says that it is complete.
     fn receive(&mut self, bytes: &[u8], exchange: &Exchange) -> Result<bool, Box<dyn Error>> {
         self.received += bytes.len();
-        let expected = match exchange.mode {
-            Mode::Echo => {
-                if !self.checked {
-                    self.answer.extend_from_slice(bytes);
-                }
-                exchange.request.len()
+        let expected = if let Some(answer) = &exchange.answer {
+            if !self.checked {
+                self.answer.extend_from_slice(bytes);
             }
-            Mode::Http => match self.response_length(bytes)? {
-                Some(length) => length,
-                None => return Ok(false),
-            },
+            answer.len()
+        } else if let Some(length) = self.response_length(bytes)? {
+            length
+        } else {
+            return Ok(false);
         };
         if self.received > expected {
             return Err("the server sent more than the answer".into());
@@ -194,8 +220,10 @@ impl Connection {
         if self.received < expected {
             return Ok(false);
         }
-        if exchange.mode == Mode::Echo && !self.checked {
-            if self.answer != exchange.request {
+        if let Some(answer) = &exchange.answer
+            && !self.checked
+        {
+            if self.answer != *answer {
                 return Err("the server changed the message".into());
             }
             self.checked = true;
