@@ -26,8 +26,14 @@ target := $(or $(CARGO_TARGET_DIR),target)
 target_python := $(target)/cp$(subst .,,$(version))
 cargo_python := PYO3_PYTHON=$(CURDIR)/$(run) CARGO_TARGET_DIR=$(target_python)
 
+# PGO=1 has release builds and wheels optimised for a profile that the benchmarks' rows have left.
+guided := $(if $(PGO),--profile-guided)
+
 # The load generator of the benchmarks is a workspace of its own.
 loadgen := --manifest-path benchmarks/loadgen/Cargo.toml
+
+# So are the fuzz targets.
+fuzz := --manifest-path fuzz/Cargo.toml
 
 .PHONY: help
 help: ## list the steps
@@ -77,9 +83,63 @@ test-installed: quick environment-test ## programs and real libraries with Weft'
 conformance: quick ## CPython's own asyncio tests, on Weft (CONFORMANCE="..." for its arguments)
 	$(run) -m tests.conformance $(CONFORMANCE)
 
+# What a suite's own tests need is installed into an environment for each, under out/suites.
+.PHONY: suites
+suites: quick environment-plain ## the test suites of asyncio's libraries, on asyncio and on Weft (SUITES="anyio ...")
+	$(run) -m tests.suites $(SUITES)
+
+.PHONY: rivals
+rivals: quick ## what each event loop can do, tried on all that this interpreter can have (RIVALS="tls ...")
+	@$(environment) --group test --available benchmarks/requirements.txt
+	$(run) -m tests.rivals $(RIVALS)
+
 .PHONY: soak
-soak: release environment-test ## the tests that take minutes
+soak: release environment-test ## the tests that take minutes (SOAK_MINUTES=10 of everything at once)
 	$(run) -m pytest -m soak $(TESTS)
+
+# Each of them as long as the others; what is found is kept in .hypothesis.
+MINUTES ?= 30
+.PHONY: fuzz
+fuzz: quick environment-test ## the random tests, for MINUTES=30 in all
+	$(run) -m pytest --fuzz-minutes $(MINUTES) $(TESTS)
+
+# libFuzzer's hooks, as cargo-fuzz would ask for them; no nightly toolchain is needed without sanitizers.
+fuzz_flags := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
+fuzz_host = $(shell rustc -vV | sed -n 's/^host: //p')
+fuzz_targets := timers watches search
+.PHONY: fuzz-rust
+fuzz-rust: require-rust ## coverage-guided, what has no Python in it, for MINUTES=30 in all (takes a C++ compiler)
+	RUSTFLAGS="$(fuzz_flags)" CARGO_TARGET_DIR=$(target)/fuzz cargo build --release \
+		$(fuzz) --target $(fuzz_host)
+	@for each in $(fuzz_targets); do \
+		mkdir -p out/fuzz/$$each && $(target)/fuzz/$(fuzz_host)/release/$$each out/fuzz/$$each \
+			-artifact_prefix=out/fuzz/$$each- -print_final_stats=1 -verbosity=0 \
+			-max_total_time=$$(($(MINUTES) * 60 / $(words $(fuzz_targets)))); \
+	done
+
+.PHONY: fuzz-guided
+fuzz-guided: quick environment-test ## stream readers, guided by what asyncio's own code does with the same (atheris)
+	@$(environment) -r fuzz/requirements.txt
+	$(run) fuzz/guided.py test_native_streams:test_the_same_as_asyncio \
+		-max_total_time=$$(($(MINUTES) * 60))
+
+# asyncio's debug mode, Python's debugging allocator, every warning. Where asyncio's own behaviour in debug
+# mode is what a test is about, the test says so.
+.PHONY: test-dev
+test-dev: quick environment-test ## our tests under python -X dev, on Weft
+	$(run) -X dev -m pytest --loops weft $(TESTS)
+
+# Only what reads or writes memory that it should not: leaks have tests of their own. A child would not be watched.
+memcheck_tests := tests/test_futures.py tests/test_native_streams.py tests/test_transports_write.py \
+	tests/test_transports_reading.py tests/test_timers.py tests/test_queues.py tests/test_taskgroups.py
+.PHONY: memcheck
+memcheck: quick environment-test ## some of our tests under valgrind (TESTS=... for others)
+	@command -v valgrind >/dev/null || { echo "valgrind is not installed: apt install valgrind"; exit 1; }
+	PYTHONMALLOC=malloc timeout 1800 valgrind --quiet --leak-check=no --num-callers=30 --error-exitcode=99 \
+		--suppressions=tests/valgrind.supp $(run) -m pytest --loops weft --hang-after 300 \
+		-m "not soak and not slow and not child" $(or $(TESTS),$(memcheck_tests))
 
 # Miri knows no level-triggered epoll: what makes system calls stays out.
 .PHONY: miri
@@ -99,6 +159,7 @@ lockfile: require-rust
 rustfmt: require-lint
 	cargo fmt --all --check
 	cargo fmt $(loadgen) --check
+	cargo fmt $(fuzz) --check
 
 clippy: require-lint environment-plain
 	$(cargo_python) cargo clippy --workspace --all-targets -- -D warnings
@@ -121,15 +182,17 @@ stubtest: quick environment-lint
 format: environment-lint ## rewrite the sources as rustfmt and ruff want them
 	cargo fmt --all
 	cargo fmt $(loadgen)
+	cargo fmt $(fuzz)
 	$(run) -m ruff check --fix
 	$(run) -m ruff format
 
 # -- what is given away ----------------------------------------------------------------------------
 
 .PHONY: wheel
-wheel: require-rust ## a wheel for the chosen interpreter in dist/, manylinux where it can be
+wheel: require-rust ## a wheel for the chosen interpreter in dist/, manylinux where it can be (PGO=1: optimised by profile)
 	@$(environment) --group wheel
-	$(run) scripts/build_wheel.py
+	$(if $(PGO),@$(environment) --available benchmarks/requirements.txt)
+	$(run) scripts/build_wheel.py $(guided)
 
 .PHONY: docs
 docs: quick ## the reference of the package and of the crates, in out/docs
@@ -165,4 +228,4 @@ environment-lint: environment-plain
 	@$(environment) --group lint
 
 quick release: require-rust environment-plain
-	@$(run) scripts/build_extension.py --profile $@
+	@$(run) scripts/build_extension.py --profile $@ $(if $(filter release,$@),$(guided))

@@ -1,6 +1,6 @@
 """Builds the native module for the interpreter that runs this, and puts it into the source tree.
 
-    python scripts/build_extension.py [--profile quick|release]
+    python scripts/build_extension.py [--profile quick|release] [--profile-guided]
 
 Every version of Python has its own target directory (target/cp313 ...), so that going from one to
 another rebuilds nothing, and its own file name in python/weft, so that all of them can be there
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,13 +29,22 @@ def target_directory() -> Path:
     return ROOT / base / f"cp{sys.version_info.major}{sys.version_info.minor}{sys.abiflags}"
 
 
-def compile_extension(profile: str) -> Path:
-    """Runs cargo; returns the shared library that it made or found up to date."""
+def compile_extension(
+    profile: str, flags: Mapping[str, str] | None = None, target: str | None = None
+) -> Path:
+    """Runs cargo; returns the shared library that it made or found up to date.
+
+    `flags` are added to cargo's environment. `target`, a triple, keeps compiler flags from build
+    scripts; libraries that were built with and without it do not share a profile.
+    """
     command = ["cargo", "build", "--package", PACKAGE, "--profile", profile]
     command += ["--message-format", "json-render-diagnostics"]
+    if target:
+        command += ["--target", target]
     environment = os.environ | {
         "PYO3_PYTHON": sys.executable,
         "CARGO_TARGET_DIR": str(target_directory()),
+        **(flags or {}),
     }
     cargo = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False
@@ -69,7 +79,18 @@ def put_in_place(library: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", choices=["quick", "release", "dev"], default="quick")
-    put_in_place(compile_extension(parser.parse_args().profile))
+    parser.add_argument(
+        "--profile-guided", action="store_true", help="with a profile recorded just before"
+    )
+    arguments = parser.parse_args()
+    if not arguments.profile_guided:
+        put_in_place(compile_extension(arguments.profile))
+        return
+    import profile_guided
+
+    profile_guided.record()
+    flags, target = profile_guided.flags(), profile_guided.host()
+    put_in_place(compile_extension(arguments.profile, flags, target))
 
 
 if __name__ == "__main__":
