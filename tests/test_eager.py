@@ -376,6 +376,93 @@ class TestWhoever:
         assert loop.run_until_complete(main()) == "result"
         assert seen[0] is seen[1]
 
+    def test_own_tasks_within_a_stock_task(
+        self, loop: asyncio.AbstractEventLoop, backend: Backend
+    ) -> None:
+        """Whoever is interrupted by an eager step is the current task again after it."""
+        seen: list[tuple[Any, Any]] = []
+
+        async def leaf() -> None:
+            seen.append((asyncio.current_task(), leaf))
+
+        async def stock() -> None:
+            own = asyncio.current_task()
+            seen.append((own, stock))
+            for _ in range(2):
+                task = backend.Task(leaf(), loop=loop, eager_start=True)
+                assert task.done()
+                assert seen[-1] == (task, leaf)
+                assert asyncio.current_task() is own
+                await asyncio.sleep(0)
+                assert asyncio.current_task() is own
+
+        async def main() -> None:
+            own = asyncio.current_task()
+            task = asyncio.Task(stock(), loop=loop, eager_start=True)
+            assert seen[0] == (task, stock)
+            assert asyncio.current_task() is own
+            await asyncio.sleep(0)
+            assert asyncio.current_task() is own
+            await task
+            assert asyncio.current_task() is own
+
+        loop.run_until_complete(main())
+        assert len(seen) == 3
+
+    def test_from_a_callback(self, loop: asyncio.AbstractEventLoop, backend: Backend) -> None:
+        """Where no task runs, none is the current one afterwards."""
+        seen: list[Any] = []
+
+        async def child() -> None:
+            seen.append(asyncio.current_task())
+            await asyncio.sleep(0)
+
+        def callback() -> None:
+            assert asyncio.current_task() is None
+            seen.append(backend.Task(child(), loop=loop, eager_start=True))
+            assert asyncio.current_task() is None
+
+        async def main() -> None:
+            loop.call_soon(callback)
+            own = asyncio.current_task()
+            await asyncio.sleep(0)
+            assert asyncio.current_task() is own
+            assert seen[0] is seen[1]
+            await seen[1]
+
+        loop.run_until_complete(main())
+
+    def test_what_is_done_keeps_no_coroutine(
+        self, loop: asyncio.AbstractEventLoop, backend: Backend
+    ) -> None:
+        async def at_once() -> None:
+            pass
+
+        async def later() -> None:
+            await asyncio.sleep(0)
+
+        async def main() -> None:
+            task = backend.Task(at_once(), loop=loop, eager_start=True)
+            assert task.get_coro() is None
+            task = backend.Task(later(), loop=loop, eager_start=True)
+            assert task.get_coro() is not None
+            await task
+
+        loop.run_until_complete(main())
+
+    @pytest.mark.parametrize("wrong", [None, 3, "text"])
+    def test_what_is_no_coroutine(
+        self, loop: asyncio.AbstractEventLoop, backend: Backend, wrong: Any
+    ) -> None:
+        async def main() -> None:
+            own = asyncio.current_task()
+            error, message = raised(backend.Task, wrong, loop=loop, eager_start=True)
+            assert error is TypeError
+            assert message == f"a coroutine was expected, got {wrong!r}"
+            assert asyncio.current_task() is own
+
+        loop.run_until_complete(main())
+
     def test_own_eager_task(self, loop: asyncio.AbstractEventLoop, backend: Backend) -> None:
         async def child() -> str:
             return "result"
@@ -400,18 +487,27 @@ class TestWhoever:
 
         loop.run_until_complete(main())
 
-    def test_stock_factory_on_this_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+    def test_asyncio_s_own_factory(
+        self, loop: asyncio.AbstractEventLoop, backend: Backend
+    ) -> None:
+        """It has the loop make the same tasks as without it, eagerly (in debug mode asyncio's)."""
         loop.set_task_factory(asyncio.eager_task_factory)
-        seen: list[str] = []
+        assert loop.get_task_factory() is asyncio.eager_task_factory
+        seen: list[Any] = []
 
-        async def child() -> None:
-            seen.append("child")
+        async def child() -> Any:
+            seen.append(asyncio.current_task())
+            await asyncio.sleep(0)
+            return asyncio.current_task()
 
         async def main() -> None:
             task = asyncio.create_task(child())
-            assert seen == ["child"]
-            assert type(task) is asyncio.Task
-            await task
+            assert seen == [task]
+            assert type(task) is (asyncio.Task if loop.get_debug() else backend.Task)
+            assert await task is task
+            named = asyncio.create_task(child(), name="named")
+            assert named.get_name() == "named"
+            await named
 
         loop.run_until_complete(main())
         loop.set_task_factory(None)

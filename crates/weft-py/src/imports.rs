@@ -113,6 +113,8 @@ pub struct Imports {
     pub current_tasks: Py<PyAny>,
     /// `_asyncio.current_task` (from Python 3.12 on), otherwise `None`.
     pub current_task: Py<PyAny>,
+    /// `asyncio.eager_task_factory` (from Python 3.12 on), otherwise `None`.
+    pub eager_task_factory: Py<PyAny>,
     /// `_asyncio._register_task` (Python 3.14), otherwise `None`.
     pub register_task: Py<PyAny>,
     /// `_asyncio.future_add_to_awaited_by` (Python 3.14), otherwise `None`.
@@ -330,6 +332,10 @@ pub fn load(py: Python<'_>) -> PyResult<&'static Imports> {
                 .unbind(),
             current_tasks: current_tasks.unbind(),
             current_task: optional("current_task")?,
+            eager_task_factory: py
+                .import("asyncio.tasks")?
+                .getattr_opt("eager_task_factory")?
+                .map_or_else(|| py.None(), Bound::unbind),
             register_task: if cfg!(Py_3_14) {
                 optional("_register_task")?
             } else {

@@ -118,6 +118,27 @@ pub fn registered_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<B
     }
 }
 
+/// Runs a step within whatever runs now, and makes the task that is current now the current one again.
+///
+/// # Errors
+/// What `step` returns, `MemoryError`.
+pub fn interrupt_task<'py>(
+    state: &EventLoop,
+    event_loop: &Bound<'py, PyAny>,
+    step: impl FnOnce() -> PyResult<()>,
+) -> PyResult<()> {
+    // They differ within a step of somebody else's task.
+    let registered = registered_task(event_loop)?;
+    let ours = current_task(state, event_loop.py());
+    let outcome = step();
+    let restored = swap(event_loop, registered.as_ref());
+    match ours {
+        Some(task) => state.current_task.set(task),
+        None => state.current_task.clear(),
+    }
+    outcome.and(restored)
+}
+
 /// Makes asyncio's registry name `task` again, after somebody else's step has failed half-way.
 ///
 /// # Errors

@@ -31,7 +31,7 @@ use pyo3::types::PyAny;
 use weft_reactor::{Poller, TimerQueue, Waker, WatchTable};
 
 pub use current_task::{
-    current_task, enter_task, leave_task, registered_task, rest_task, restore_task,
+    current_task, enter_task, interrupt_task, leave_task, registered_task, rest_task, restore_task,
 };
 pub use ready::{Job, Ready};
 pub use schedule::{
@@ -49,6 +49,7 @@ use crate::ffi::class::Description;
 use crate::ffi::context::SharedContexts;
 use crate::ffi::lifecycle::{Owner, class_slots, track};
 use crate::ffi::{Class, Native, Reference, Slot, Visit};
+use crate::imports::imports;
 use crate::slot;
 use ready::ReadyQueue;
 
@@ -314,6 +315,12 @@ impl EventLoop {
     /// The custom task factory.
     pub fn has_task_factory(&self) -> bool {
         self.task_factory.is_set()
+    }
+
+    /// Whether that is asyncio's own factory of eager tasks.
+    pub fn has_eager_task_factory(&self, py: Python<'_>) -> bool {
+        let eager = imports(py).eager_task_factory.bind(py);
+        self.task_factory.is_set() && self.task_factory.is(eager)
     }
 }
 

@@ -1,8 +1,8 @@
 //! `Task`: a subclass of `_asyncio.Task` whose steps the native loop runs without a handle.
 //!
 //! Like a native future it keeps its state in the base's fields, and inherits everything that is not scheduling. A
-//! task on a loop that is not ours, in debug mode, of a user's subclass, or started eagerly, is initialised by the
-//! base and stepped by the base.
+//! task on a loop that is not ours, in debug mode, or of a user's subclass, is initialised by the base and stepped by
+//! the base.
 //!
 //! Invariants of a task that steps natively:
 //!
@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 #[cfg(not(Py_3_12))]
 use pyo3::types::PyString;
@@ -26,7 +27,7 @@ use crate::event_loop::{
     self, EVENT_LOOP, EventLoop, InItsPlace, Ready, registered_task, restore_task,
 };
 use crate::ffi::base;
-use crate::ffi::call::call1;
+use crate::ffi::call::{call1, method0};
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, extending_slots, is_finalized, untrack};
 use crate::ffi::method::{Args, Returned};
@@ -36,7 +37,7 @@ use crate::ffi::{Class, Native, context};
 use crate::futures::{self, FUTURE, Waiters};
 use crate::imports::imports;
 use crate::{method, slot};
-use step::{first_step, step, wake, wakeup_method};
+use step::{first_step, step, step_at_once, wake, wakeup_method};
 
 /// What a native task adds to its base.
 #[derive(Debug, Default)]
@@ -86,6 +87,16 @@ fn next_number() -> u64 {
     number
 }
 
+/// What a task is made of.
+#[derive(Clone, Copy, Debug)]
+struct New<'a, 'py> {
+    coroutine: &'a Bound<'py, PyAny>,
+    name: Option<&'a Bound<'py, PyAny>>,
+    context: Option<&'a Bound<'py, PyAny>>,
+    /// Whether its first step is run at once, if the loop runs.
+    eager: bool,
+}
+
 /// `loop.create_task(coro, *, name=None, context=None, **further)`.
 fn create_task<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
     let state = EVENT_LOOP.of(event_loop);
@@ -97,30 +108,40 @@ fn create_task<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retu
             args.count() + 1
         )));
     }
-    let (mut name, mut context, mut further) = (None, None, false);
+    let (mut name, mut context, mut eager, mut further) = (None, None, None, false);
     if args.has_keywords() {
         for (keyword, value) in args.keywords() {
             if keyword == "name" {
                 name = Some(value);
             } else if keyword == "context" {
                 context = Some(value);
+            } else if cfg!(Py_3_12) && keyword == "eager_start" {
+                eager = Some(value);
             } else {
                 further = true;
             }
         }
     }
-    if further || !state.schedules_directly(event_loop) || state.has_task_factory() {
+    let name = name.as_deref().filter(|name| !name.is_none());
+    let by_factory = state.has_task_factory();
+    // What asyncio's own factory is asked for differs between versions, unless that is the coroutine and the context.
+    if further
+        || !state.schedules_directly(event_loop)
+        || by_factory && (!state.has_eager_task_factory(event_loop.py()) || name.is_some() || eager.is_some())
+    {
         return create_task_by_class(state, event_loop, &coroutine, args);
     }
     let task = TASK.instance(event_loop.py())?;
-    start(
-        state,
-        event_loop,
-        &task,
-        &coroutine,
-        name.as_deref().filter(|name| !name.is_none()),
-        context.as_deref().filter(|context| !context.is_none()),
-    )?;
+    let new = New {
+        coroutine: &coroutine,
+        name,
+        context: context.as_deref().filter(|context| !context.is_none()),
+        eager: match eager {
+            Some(eager) => eager.is_truthy()?,
+            None => by_factory,
+        },
+    };
+    start(state, event_loop, &task, new)?;
     Ok(task)
 }
 
@@ -162,7 +183,13 @@ pub fn create<'py>(
         return Ok(None);
     };
     let task = TASK.instance(event_loop.py())?;
-    start(state, event_loop, &task, coroutine, name, context)?;
+    let new = New {
+        coroutine,
+        name,
+        context,
+        eager: false,
+    };
+    start(state, event_loop, &task, new)?;
     Ok(Some(task))
 }
 
@@ -179,16 +206,20 @@ pub fn rename(task: &Bound<'_, PyAny>, name: &Bound<'_, PyAny>) -> PyResult<()> 
     Ok(())
 }
 
-/// Fills a fresh task in and schedules its first step on a loop that can be fed directly.
+/// Fills a fresh task in and schedules or runs its first step, on a loop that can be fed directly.
 fn start<'py>(
     state: &EventLoop,
     event_loop: &Bound<'py, PyAny>,
     task: &Bound<'py, PyAny>,
-    coroutine: &Bound<'py, PyAny>,
-    name: Option<&Bound<'py, PyAny>>,
-    context: Option<&Bound<'py, PyAny>>,
+    new: New<'_, 'py>,
 ) -> PyResult<()> {
     let py = event_loop.py();
+    let New {
+        coroutine,
+        name,
+        context,
+        ..
+    } = new;
     if !is_coroutine(coroutine)
         && !call1(imports(py).is_coroutine.bind(py), coroutine)?.is_truthy()?
     {
@@ -206,6 +237,7 @@ fn start<'py>(
             context.get_type().name()?
         )));
     }
+    let eager = new.eager && method0(event_loop, intern!(py, "is_running"))?.is_truthy()?;
     let fields = base::task(task);
     let native = TASK.of(task);
     match name {
@@ -215,6 +247,9 @@ fn start<'py>(
     }
     if let Some(context) = context {
         fields.context.set(context.clone());
+    } else if eager {
+        // The shared ones are for one run after another, not for one within another.
+        fields.context.set(context::copy_current(py)?);
     } else {
         let (context, shared) = state.contexts().copy_current(py)?;
         fields.context.set(context);
@@ -230,6 +265,9 @@ fn start<'py>(
         call1(imports(py).register_task.bind(py), task)?;
     } else {
         native.member.join(task);
+    }
+    if eager {
+        return step_at_once(state, event_loop, task);
     }
     let hidden = state.hides_tasks();
     if hidden {
@@ -265,16 +303,15 @@ fn init<'py>(
     keywords: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<()> {
     let py = task.py();
-    if let Some((event_loop, coroutine, name, context)) = direct_arguments(task, args, keywords)? {
-        let state = EVENT_LOOP.of(&event_loop);
-        return start(
-            state,
-            &event_loop,
-            task,
-            &coroutine,
-            name.as_ref(),
-            context.as_ref(),
-        );
+    if let Some(direct) = direct_arguments(task, args, keywords)? {
+        let state = EVENT_LOOP.of(&direct.event_loop);
+        let new = New {
+            coroutine: &direct.coroutine,
+            name: direct.name.as_ref(),
+            context: direct.context.as_ref(),
+            eager: direct.eager,
+        };
+        return start(state, &direct.event_loop, task, new);
     }
     let all = PyList::new(py, [task])?;
     all.call_method1("extend", (args,))?;
@@ -310,13 +347,15 @@ fn init<'py>(
     outcome.map(drop)
 }
 
-/// Loop, coroutine, name and context.
-type DirectArguments<'py> = (
-    Bound<'py, PyAny>,
-    Bound<'py, PyAny>,
-    Option<Bound<'py, PyAny>>,
-    Option<Bound<'py, PyAny>>,
-);
+/// The constructor's arguments.
+#[derive(Debug)]
+struct DirectArguments<'py> {
+    event_loop: Bound<'py, PyAny>,
+    coroutine: Bound<'py, PyAny>,
+    name: Option<Bound<'py, PyAny>>,
+    context: Option<Bound<'py, PyAny>>,
+    eager: bool,
+}
 
 /// The constructor's arguments, where they ask for a task that can step natively.
 fn direct_arguments<'py>(
@@ -343,16 +382,29 @@ fn direct_arguments<'py>(
     let given = |name: &str| -> PyResult<Option<Bound<'py, PyAny>>> {
         Ok(keywords.get_item(name)?.filter(|value| !value.is_none()))
     };
-    let (name, context) = (given("name")?, given("context")?);
-    let known = ["loop", "name", "context"]
+    let direct = DirectArguments {
+        coroutine: args.get_item(0)?,
+        name: given("name")?,
+        context: given("context")?,
+        eager: match keywords.get_item("eager_start")? {
+            Some(eager) => eager.is_truthy()?,
+            None => false,
+        },
+        event_loop,
+    };
+    let known = KEYWORDS
         .iter()
         .filter(|name| keywords.contains(**name).unwrap_or(false))
         .count();
-    if known != keywords.len() {
-        return Ok(None);
-    }
-    Ok(Some((event_loop, args.get_item(0)?, name, context)))
+    Ok((known == keywords.len()).then_some(direct))
 }
+
+/// The keywords of the constructor.
+const KEYWORDS: &[&str] = if cfg!(Py_3_12) {
+    &["loop", "name", "context", "eager_start"]
+} else {
+    &["loop", "name", "context"]
+};
 
 /// The task's context as an object of its own, from now on: whoever gets it may change it, or enter it.
 ///

@@ -7,9 +7,7 @@ use pyo3::types::{PyAny, PyDict};
 
 use super::{TASK, own_context, steps_natively};
 use crate::event_loop::handles::is_fatal;
-use crate::event_loop::{
-    EVENT_LOOP, EventLoop, Ready, current_task, enter_task, leave_task, rest_task,
-};
+use crate::event_loop::{EVENT_LOOP, EventLoop, Ready, enter_task, interrupt_task, rest_task};
 use crate::ffi::base;
 use crate::ffi::call::{MethodDefinition, Sent, bound_method, call1, method1, send_none};
 use crate::ffi::context;
@@ -36,6 +34,29 @@ pub(super) fn first_step<'py>(
     // One that has ended and that nobody holds is about to be freed.
     if base::future(task).is_pending() || reference_count(task) > 1 {
         track(task);
+    }
+    outcome
+}
+
+/// The first step of a task that begins where it is made, mostly within another task's step.
+pub(super) fn step_at_once<'py>(
+    state: &EventLoop,
+    event_loop: &Bound<'py, PyAny>,
+    task: &Bound<'py, PyAny>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let fields = base::task(task);
+    let Some(context) = fields.context.get(py) else {
+        return Ok(());
+    };
+    let outcome = interrupt_task(state, event_loop, || {
+        step_in(state, event_loop, task, None, &context)
+    });
+    if !fields.future.is_pending() {
+        fields.coroutine.clear();
+    } else if outcome.is_err() {
+        // It could not even begin, and never will: whoever was to have it gets the error.
+        fields.set_log_destroy_pending(false);
     }
     outcome
 }
@@ -430,13 +451,9 @@ fn wakeup<'py>(task: &Bound<'py, PyAny>, future: &Bound<'py, PyAny>) -> Returned
         return Ok(py.None().into_bound(py));
     };
     if let Some(state) = EVENT_LOOP.get(&event_loop) {
-        let previous = current_task(state, py);
-        let outcome = step_here(state, &event_loop, task, exception);
-        match previous {
-            Some(previous) => enter_task(state, &event_loop, &previous)?,
-            None => leave_task(state, &event_loop)?,
-        }
-        outcome?;
+        interrupt_task(state, &event_loop, || {
+            step_here(state, &event_loop, task, exception)
+        })?;
     }
     Ok(py.None().into_bound(py))
 }
