@@ -487,9 +487,7 @@ class TestWhoever:
 
         loop.run_until_complete(main())
 
-    def test_asyncio_s_own_factory(
-        self, loop: asyncio.AbstractEventLoop, backend: Backend
-    ) -> None:
+    def test_asyncio_s_own_factory(self, loop: asyncio.AbstractEventLoop, backend: Backend) -> None:
         """It has the loop make the same tasks as without it, eagerly (in debug mode asyncio's)."""
         loop.set_task_factory(asyncio.eager_task_factory)
         assert loop.get_task_factory() is asyncio.eager_task_factory

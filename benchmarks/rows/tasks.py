@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 
 from benchmarks.rows._row import Row, clock
@@ -74,6 +75,23 @@ async def as_completed(count: int) -> int:
     return clock() - start
 
 
+async def eager_create_and_await(count: int) -> int:
+    """Start a task eagerly, which ends at once."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    return await create_and_await(count)
+
+
+async def eager_task_group(count: int) -> int:
+    """Eager tasks that give way once."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    start = clock()
+    for _ in range(count):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(MANY):
+                group.create_task(asyncio.sleep(0))
+    return clock() - start
+
+
 async def _items() -> AsyncIterator[int]:
     for item in range(ITEMS):
         yield item
@@ -88,7 +106,7 @@ async def async_generators(count: int) -> int:
     return clock() - start
 
 
-ROWS = (
+ROWS: tuple[Row, ...] = (
     Row("sleep(0)", sleep_zero),
     Row("create_task+await", create_and_await),
     Row("gather 10k noop", gather_noop, operations=MANY),
@@ -98,3 +116,9 @@ ROWS = (
     Row("as_completed 10k", as_completed, operations=MANY),
     Row("async generators", async_generators),
 )
+
+if sys.version_info >= (3, 12):
+    ROWS += (
+        Row("eager create_task+await", eager_create_and_await),
+        Row("eager TaskGroup 10k", eager_task_group, operations=MANY),
+    )
