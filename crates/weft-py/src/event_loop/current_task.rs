@@ -122,9 +122,9 @@ pub fn registered_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<B
 ///
 /// # Errors
 /// What `step` returns, `MemoryError`.
-pub fn interrupt_task<'py>(
+pub fn interrupt_task(
     state: &EventLoop,
-    event_loop: &Bound<'py, PyAny>,
+    event_loop: &Bound<'_, PyAny>,
     step: impl FnOnce() -> PyResult<()>,
 ) -> PyResult<()> {
     // They differ within a step of somebody else's task.

@@ -127,7 +127,8 @@ fn create_task<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retu
     // What asyncio's own factory is asked for differs between versions, unless that is the coroutine and the context.
     if further
         || !state.schedules_directly(event_loop)
-        || by_factory && (!state.has_eager_task_factory(event_loop.py()) || name.is_some() || eager.is_some())
+        || by_factory
+            && (!state.has_eager_task_factory(event_loop.py()) || name.is_some() || eager.is_some())
     {
         return create_task_by_class(state, event_loop, &coroutine, args);
     }

@@ -31,22 +31,11 @@ impl Limits {
         }
     }
 
-    /// The limits that `set_write_buffer_limits(high, low)` means.
+    /// The limits that `set_write_buffer_limits(high, low)` means, where `default` is meant by none.
     ///
     /// # Errors
     /// `ValueError` unless `high >= low >= 0`.
     pub fn from_arguments(
-        high: Option<&Bound<'_, PyAny>>,
-        low: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
-        Self::from_arguments_or(high, low, Self::default())
-    }
-
-    /// As [`Self::from_arguments`], where `default` is meant by none.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn from_arguments_or(
         high: Option<&Bound<'_, PyAny>>,
         low: Option<&Bound<'_, PyAny>>,
         default: Self,

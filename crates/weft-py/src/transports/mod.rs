@@ -11,6 +11,7 @@ mod connecting;
 mod datagram;
 mod details;
 mod flow_control;
+mod methods;
 mod pipe;
 mod read_buffer;
 mod stream;

@@ -5,11 +5,11 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use super::methods::{get_protocol, get_write_buffer_size, is_closing};
-use super::{DATAGRAM, boolean};
+use super::{DATAGRAM, DatagramTransport};
 use crate::ffi::method::Returned;
 use crate::property;
 use crate::transports::details;
+use crate::transports::methods::{boolean, get_protocol, get_write_buffer_size, is_closing};
 
 /// `<DatagramTransport fd=7 read=polling write=<idle, bufsize=0>>`, in asyncio's words.
 pub(super) fn representation<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
@@ -78,11 +78,11 @@ pub(super) fn table() -> Vec<ffi::PyGetSetDef> {
         property!("_sock" => sock),
         property!("_sock_fd" => sock_fd),
         property!("_loop" => loop_of),
-        property!("_protocol" => get_protocol),
+        property!("_protocol" => get_protocol::<DatagramTransport>),
         property!("_address" => address),
-        property!("_buffer_size" => get_write_buffer_size),
+        property!("_buffer_size" => get_write_buffer_size::<DatagramTransport>),
         property!("_conn_lost" => conn_lost),
-        property!("_closing" => is_closing),
+        property!("_closing" => is_closing::<DatagramTransport>),
         property!("_paused" => paused),
         property!("_protocol_paused" => protocol_paused),
         property!("_extra" => extra, set_extra),

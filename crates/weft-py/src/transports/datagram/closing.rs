@@ -4,31 +4,25 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use super::{DATAGRAM, DatagramTransport, none};
+use super::{DATAGRAM, DatagramTransport};
 use crate::event_loop::EVENT_LOOP;
-use crate::event_loop::handles::is_fatal;
 use crate::ffi::call::{method0, method1};
 use crate::transports::callbacks;
+use crate::transports::methods::{Ending, Owning, Reading, none};
 
-impl DatagramTransport {
-    /// Ends the transport because of `error`, which is reported.
-    pub(super) fn fatal_error(
-        &self,
-        object: &Bound<'_, PyAny>,
-        error: PyErr,
-        message: &str,
-    ) -> PyResult<()> {
-        let py = object.py();
-        if is_fatal(py, &error) {
-            return Err(error);
+impl Ending for DatagramTransport {
+    fn close(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        if self.closing.replace(true) {
+            return Ok(());
         }
-        let error = error.into_value(py).into_bound(py).into_any();
-        callbacks::report_fatal(object, &self.event_loop, &self.protocol, &error, message)?;
-        self.force_close(object, Some(error))
+        if self.outgoing.borrow().is_empty() {
+            self.lose(object, None)
+        } else {
+            self.update_interest(object)
+        }
     }
 
-    /// Drops what is unsent and schedules `connection_lost(error)`.
-    pub(super) fn force_close(
+    fn force_close(
         &self,
         object: &Bound<'_, PyAny>,
         error: Option<Bound<'_, PyAny>>,
@@ -42,32 +36,10 @@ impl DatagramTransport {
         drop(unsent);
         Ok(())
     }
+}
 
-    /// Schedules `connection_lost(error)`; nothing is watched from here on.
-    fn lose(&self, object: &Bound<'_, PyAny>, error: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        let py = object.py();
-        self.lost.set(self.lost.get() + 1);
-        let updated = self.update_interest(object);
-        if let Some(event_loop) = self.event_loop.get(py) {
-            let callback = object.getattr(intern!(py, "_call_connection_lost"))?;
-            event_loop.call_method1(intern!(py, "call_soon"), (callback, error))?;
-        }
-        updated
-    }
-
-    pub(super) fn close(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
-        if self.closing.replace(true) {
-            return Ok(());
-        }
-        if self.outgoing.borrow().is_empty() {
-            self.lose(object, None)
-        } else {
-            self.update_interest(object)
-        }
-    }
-
-    /// The end: `connection_lost()`, then everything that the transport owns is given up, whatever the protocol does.
-    pub(super) fn connection_lost(
+impl Owning for DatagramTransport {
+    fn connection_lost(
         &self,
         object: &Bound<'_, PyAny>,
         error: Option<Bound<'_, PyAny>>,
@@ -85,6 +57,20 @@ impl DatagramTransport {
         self.event_loop.clear();
         self.context.clear();
         outcome.and(closed)
+    }
+}
+
+impl DatagramTransport {
+    /// Schedules `connection_lost(error)`; nothing is watched from here on.
+    fn lose(&self, object: &Bound<'_, PyAny>, error: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let py = object.py();
+        self.lost.set(self.lost.get() + 1);
+        let updated = self.update_interest(object);
+        if let Some(event_loop) = self.event_loop.get(py) {
+            let callback = object.getattr(intern!(py, "_call_connection_lost"))?;
+            event_loop.call_method1(intern!(py, "call_soon"), (callback, error))?;
+        }
+        updated
     }
 
     fn close_socket(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {

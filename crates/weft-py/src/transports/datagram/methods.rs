@@ -7,18 +7,20 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyTuple};
 
-use super::{DATAGRAM, boolean, none};
+use super::{DATAGRAM, DatagramTransport};
 use crate::event_loop::EVENT_LOOP;
 use crate::ffi::bytes;
 use crate::ffi::call::call1;
 use crate::ffi::context;
 use crate::ffi::method::{Args, Returned, missing_argument};
 use crate::ffi::socket::SocketMemory;
+use crate::ffi::{Class, Slot};
 use crate::imports::imports;
 use crate::method;
 use crate::transports::addresses::Family;
+use crate::transports::details;
 use crate::transports::flow_control::Limits;
-use crate::transports::{callbacks, details};
+use crate::transports::methods::{SocketTransport, Transport, Writing, none, socket_methods};
 
 /// `DatagramTransport(loop, sock, protocol, address, waiter, extra)`.
 pub(super) fn init<'py>(
@@ -75,24 +77,6 @@ pub(super) fn init<'py>(
     Ok(())
 }
 
-fn start_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = DATAGRAM.of(object);
-    if state.lost.get() == 0 {
-        state.started.set(true);
-        state.update_interest(object)?;
-    }
-    Ok(none(object))
-}
-
-fn call_connection_lost<'py>(
-    object: &Bound<'py, PyAny>,
-    error: &Bound<'py, PyAny>,
-) -> Returned<'py> {
-    let error = Some(error.clone()).filter(|error| !error.is_none());
-    DATAGRAM.of(object).connection_lost(object, error)?;
-    Ok(none(object))
-}
-
 fn sendto<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
     let [Some(data), address] = args.bind("sendto", ["data", "addr"])? else {
         return Err(missing_argument("sendto", "data"));
@@ -105,73 +89,6 @@ fn sendto<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py>
     }
     let address = address.unwrap_or_else(|| args.none());
     DATAGRAM.of(object).sendto(object, &data, &address)?;
-    Ok(none(object))
-}
-
-fn close<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    DATAGRAM.of(object).close(object)?;
-    Ok(none(object))
-}
-
-fn abort<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    DATAGRAM.of(object).force_close(object, None)?;
-    Ok(none(object))
-}
-
-fn force_close<'py>(object: &Bound<'py, PyAny>, error: &Bound<'py, PyAny>) -> Returned<'py> {
-    let error = Some(error.clone()).filter(|error| !error.is_none());
-    DATAGRAM.of(object).force_close(object, error)?;
-    Ok(none(object))
-}
-
-fn fatal_error<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
-    let [Some(error), message] = args.bind("_fatal_error", ["exc", "message"])? else {
-        return Err(missing_argument("_fatal_error", "exc"));
-    };
-    let message: String = match message {
-        Some(message) => message.extract()?,
-        None => "Fatal error on transport".to_owned(),
-    };
-    let error = PyErr::from_value(error.to_owned());
-    DATAGRAM.of(object).fatal_error(object, error, &message)?;
-    Ok(none(object))
-}
-
-pub(super) fn is_closing<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    Ok(boolean(object.py(), DATAGRAM.of(object).closing.get()))
-}
-
-fn is_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    Ok(boolean(object.py(), DATAGRAM.of(object).is_reading()))
-}
-
-fn pause_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = DATAGRAM.of(object);
-    if state.is_reading() {
-        state.paused.set(true);
-        state.update_interest(object)?;
-        callbacks::debug_log(object, &state.event_loop, "%r pauses reading")?;
-    }
-    Ok(none(object))
-}
-
-fn resume_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = DATAGRAM.of(object);
-    if !state.closing.get() && state.paused.replace(false) {
-        state.update_interest(object)?;
-        callbacks::debug_log(object, &state.event_loop, "%r resumes reading")?;
-    }
-    Ok(none(object))
-}
-
-pub(super) fn get_protocol<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    Ok(DATAGRAM.of(object).protocol.get_or_none(object.py()))
-}
-
-fn set_protocol<'py>(object: &Bound<'py, PyAny>, protocol: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = DATAGRAM.of(object);
-    state.protocol.set(protocol.clone());
-    state.connected.set(true);
     Ok(none(object))
 }
 
@@ -188,47 +105,53 @@ fn get_extra_info<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retur
         .unwrap_or_else(|| none(object)))
 }
 
-pub(super) fn get_write_buffer_size<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let size = DATAGRAM.of(object).outgoing.borrow().size();
-    Ok(size.into_pyobject(object.py())?.into_any())
+impl Transport for DatagramTransport {
+    fn class() -> &'static Class<Self> {
+        &DATAGRAM
+    }
+
+    fn event_loop(&self) -> &Slot {
+        &self.event_loop
+    }
+
+    fn protocol(&self) -> &Slot {
+        &self.protocol
+    }
+
+    fn adopt_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.protocol.set(protocol.clone());
+        self.connected.set(true);
+        Ok(())
+    }
+
+    fn is_closing(&self, _: Python<'_>) -> PyResult<bool> {
+        Ok(self.closing.get())
+    }
 }
 
-fn get_write_buffer_limits<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let limits = DATAGRAM.of(object).limits.get();
-    Ok((limits.low, limits.high)
-        .into_pyobject(object.py())?
-        .into_any())
+impl Writing for DatagramTransport {
+    fn limits(&self) -> Limits {
+        self.limits.get()
+    }
+
+    fn set_limits(&self, object: &Bound<'_, PyAny>, limits: Limits) -> PyResult<()> {
+        self.limits.set(limits);
+        self.maybe_pause_protocol(object)
+    }
+
+    fn unsent(&self, _: &Bound<'_, PyAny>) -> PyResult<usize> {
+        Ok(self.outgoing.borrow().size())
+    }
 }
 
-fn set_write_buffer_limits<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
-    let [high, low] = args.bind("set_write_buffer_limits", ["high", "low"])?;
-    let state = DATAGRAM.of(object);
-    state
-        .limits
-        .set(Limits::from_arguments(high.as_deref(), low.as_deref())?);
-    state.maybe_pause_protocol(object)?;
-    Ok(none(object))
-}
+impl SocketTransport for DatagramTransport {}
 
 /// The method table.
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
-    vec![
+    let mut table = socket_methods!(DatagramTransport);
+    table.extend([
         method!(fast "sendto" => sendto, "sendto($self, data, addr=None)\n--\n\nSend data, a bytes-like object, as one datagram, now or as soon as the socket takes it."),
-        method!(none "close" => close, "Send what is unsent, then close the socket and call connection_lost(None)."),
-        method!(none "abort" => abort, "Close the socket now, drop what is unsent."),
-        method!(none "is_closing" => is_closing, "Return True if the transport is closing or closed."),
-        method!(none "is_reading" => is_reading, "Return True if the transport is receiving."),
-        method!(none "pause_reading" => pause_reading, "Stop receiving."),
-        method!(none "resume_reading" => resume_reading, "Receive again."),
-        method!(none "get_protocol" => get_protocol, "Return the protocol."),
-        method!(named "set_protocol"("protocol") => set_protocol, "set_protocol($self, protocol)\n--\n\nFeed another protocol from now on."),
         method!(fast "get_extra_info" => get_extra_info, "get_extra_info($self, name, default=None)\n--\n\nReturn 'socket', 'sockname', 'peername' or what else is known of the socket."),
-        method!(none "get_write_buffer_size" => get_write_buffer_size, "Return the number of unsent bytes."),
-        method!(none "get_write_buffer_limits" => get_write_buffer_limits, "Return the low and the high water mark, in bytes."),
-        method!(fast "set_write_buffer_limits" => set_write_buffer_limits, "set_write_buffer_limits($self, high=None, low=None)\n--\n\nSet the marks, in bytes, at which the protocol is paused and resumed."),
-        method!(none "_start_reading" => start_reading, "Start to receive, after connection_made()."),
-        method!(one "_call_connection_lost" => call_connection_lost, "Tell the protocol and give everything up."),
-        method!(one "_force_close" => force_close, "Close because of an exception."),
-        method!(fast "_fatal_error" => fatal_error, "Report an exception and close."),
-    ]
+    ]);
+    table
 }

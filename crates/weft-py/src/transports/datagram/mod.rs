@@ -26,9 +26,10 @@ use std::mem::offset_of;
 use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyBool, PyType};
+use pyo3::types::{PyAny, PyType};
 
 use crate::transports::addresses::{Family, Senders};
+use crate::transports::methods::Reading;
 use sending::Outgoing;
 
 use super::flow_control::Limits;
@@ -116,14 +117,6 @@ impl Owner for DatagramClass {
     }
 }
 
-fn none<'py>(object: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
-    object.py().None().into_bound(object.py())
-}
-
-fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
-    PyBool::new(py, value).to_owned().into_any()
-}
-
 impl DatagramTransport {
     fn slots(&self) -> [&Slot; 7] {
         [
@@ -155,8 +148,13 @@ impl DatagramTransport {
     fn hears(&self) -> bool {
         self.lost.get() == 0 && self.started.get() && self.is_reading()
     }
+}
 
-    /// Watches the descriptor for what the transport wants now, and for nothing else.
+impl Reading for DatagramTransport {
+    fn paused(&self) -> &Cell<bool> {
+        &self.paused
+    }
+
     fn update_interest(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
         let Some(event_loop) = self.event_loop.get(object.py()) else {
             return Ok(());
@@ -173,6 +171,14 @@ impl DatagramTransport {
             notice,
             interest,
         )
+    }
+
+    fn start_reading(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        if self.lost.get() == 0 {
+            self.started.set(true);
+            self.update_interest(object)?;
+        }
+        Ok(())
     }
 }
 

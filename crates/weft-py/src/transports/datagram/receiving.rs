@@ -14,6 +14,7 @@ use crate::errors::os_error;
 use crate::ffi::bytes;
 use crate::ffi::call::{method1, method2};
 use crate::transports::addresses::python_address;
+use crate::transports::methods::SocketTransport;
 
 /// How long a datagram may be, as in asyncio.
 pub(super) const READ_SIZE: usize = 256 * 1024;

@@ -16,6 +16,7 @@ use crate::ffi::Reference;
 use crate::ffi::bytes::{self, View};
 use crate::ffi::call::{audit_sendto, method1};
 use crate::transports::callbacks;
+use crate::transports::methods::{Owning, Reading, SocketTransport};
 
 /// What a queued datagram counts for beside its data.
 const HEADER: usize = if cfg!(Py_3_13) { 8 } else { 0 };

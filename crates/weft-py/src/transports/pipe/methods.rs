@@ -4,36 +4,63 @@ use pyo3::Borrowed;
 use pyo3::exceptions::PyAttributeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyBool};
+use pyo3::types::PyAny;
 
-use super::{none, pipe_of};
+use super::{Pipe, pipe_of};
 use crate::event_loop::EVENT_LOOP;
 use crate::ffi::method::Returned;
-use crate::{method, property};
+use crate::ffi::{Class, Native, Slot};
+use crate::property;
+use crate::transports::methods::{Ending, Owning, Transport, boolean};
 
-pub(super) fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
-    PyBool::new(py, value).to_owned().into_any()
+/// The state of a transport of either direction.
+pub(super) trait PipeTransport: Native {
+    /// The class whose instances have it.
+    fn class() -> &'static Class<Self>;
+
+    /// What the transports of both directions have.
+    fn pipe(&self) -> &Pipe;
 }
 
-fn get_protocol<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+impl<T: PipeTransport> Transport for T {
+    fn class() -> &'static Class<Self> {
+        <Self as PipeTransport>::class()
+    }
+
+    fn event_loop(&self) -> &Slot {
+        &self.pipe().event_loop
+    }
+
+    fn protocol(&self) -> &Slot {
+        &self.pipe().protocol
+    }
+
+    fn adopt_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.pipe().protocol.set(protocol.clone());
+        Ok(())
+    }
+
+    fn is_closing(&self, _: Python<'_>) -> PyResult<bool> {
+        Ok(self.pipe().closing.get())
+    }
+}
+
+impl<T: PipeTransport + Ending> Owning for T {
+    fn connection_lost(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.pipe().connection_lost(object, error)
+    }
+}
+
+fn protocol<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(pipe_of(object).protocol.get_or_none(object.py()))
 }
 
-fn set_protocol<'py>(object: &Bound<'py, PyAny>, protocol: &Bound<'py, PyAny>) -> Returned<'py> {
-    pipe_of(object).protocol.set(protocol.clone());
-    Ok(none(object))
-}
-
-fn is_closing<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
+fn closing<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(boolean(object.py(), pipe_of(object).closing.get()))
-}
-
-fn call_connection_lost<'py>(
-    object: &Bound<'py, PyAny>,
-    error: &Bound<'py, PyAny>,
-) -> Returned<'py> {
-    pipe_of(object).connection_lost(object, error)?;
-    Ok(none(object))
 }
 
 fn file<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
@@ -60,24 +87,14 @@ fn loop_of<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(pipe_of(object).event_loop.get_or_none(object.py()))
 }
 
-/// The methods of both.
-pub(super) fn table() -> Vec<ffi::PyMethodDef> {
-    vec![
-        method!(none "get_protocol" => get_protocol, "Return the protocol."),
-        method!(named "set_protocol"("protocol") => set_protocol, "set_protocol($self, protocol)\n--\n\nTell another protocol from now on."),
-        method!(none "is_closing" => is_closing, "Return True if the transport is closing or closed."),
-        method!(one "_call_connection_lost" => call_connection_lost, "Tell the protocol and give everything up."),
-    ]
-}
-
 /// The properties of both.
 pub(super) fn properties() -> Vec<ffi::PyGetSetDef> {
     vec![
         property!("_pipe" => file, set_file),
         property!("_fileno" => fileno),
         property!("_loop" => loop_of),
-        property!("_protocol" => get_protocol),
-        property!("_closing" => is_closing),
+        property!("_protocol" => protocol),
+        property!("_closing" => closing),
     ]
 }
 

@@ -33,6 +33,7 @@ use crate::ffi::file::FileMemory;
 use crate::ffi::{Slot, context};
 use crate::imports::imports;
 use crate::transports::callbacks;
+use crate::transports::methods::none;
 use reading::READ;
 use writing::WRITE;
 
@@ -73,10 +74,6 @@ fn pipe_of<'a>(object: &'a Bound<'_, PyAny>) -> &'a Pipe {
         Some(state) => &state.pipe,
         None => &WRITE.of(object).pipe,
     }
-}
-
-fn none<'py>(object: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
-    object.py().None().into_bound(object.py())
 }
 
 /// What a transport is made of.
@@ -240,10 +237,17 @@ impl Pipe {
     }
 
     /// The end: `connection_lost()`, then everything that the transport owns is given up, whatever the protocol does.
-    fn connection_lost(&self, object: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn connection_lost(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         let py = object.py();
         let outcome = match self.protocol.get(py) {
-            Some(protocol) => method1(&protocol, intern!(py, "connection_lost"), error).map(drop),
+            Some(protocol) => {
+                let error = error.unwrap_or_else(|| none(object));
+                method1(&protocol, intern!(py, "connection_lost"), &error).map(drop)
+            }
             None => Ok(()),
         };
         self.rest(object);

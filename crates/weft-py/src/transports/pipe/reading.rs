@@ -11,8 +11,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyTuple, PyType};
 use weft_reactor::pipe;
 
-use super::methods::{self, boolean};
-use super::{Parts, Pipe, as_callback, none};
+use super::methods::{self, PipeTransport};
+use super::{Parts, Pipe, as_callback};
 use crate::errors::os_error;
 use crate::event_loop::handles::is_fatal;
 use crate::ffi::call::method1;
@@ -21,6 +21,10 @@ use crate::ffi::lifecycle::{Owner, class_slots};
 use crate::ffi::method::Returned;
 use crate::ffi::{Class, Native, Visit, bytes};
 use crate::transports::callbacks;
+use crate::transports::methods::{
+    Ending, Reading, boolean, call_connection_lost, reading_methods, start_reading,
+    transport_methods,
+};
 use crate::transports::read_buffer::ReadBuffer;
 use crate::transports::stream::direct::{Fed, feed_reader};
 use crate::transports::stream::reading::{LARGE, READ_SIZE, RECEIVED, next_expected, room_for};
@@ -78,17 +82,50 @@ fn ready<'py>(
     as_callback(event_loop, object, &state.pipe, || state.read_ready(object))
 }
 
-impl ReadPipeTransport {
-    fn is_reading(&self) -> bool {
-        !self.pipe.closing.get() && !self.paused.get()
+impl PipeTransport for ReadPipeTransport {
+    fn class() -> &'static Class<Self> {
+        &READ
     }
 
-    /// Waits for something to read if that is wanted now, and ends the wait if not.
-    fn update(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
-        let wanted = self.started.get() && self.is_reading();
+    fn pipe(&self) -> &Pipe {
+        &self.pipe
+    }
+}
+
+impl Ending for ReadPipeTransport {
+    fn close(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        if self.pipe.closing.get() {
+            return Ok(());
+        }
+        self.pipe.end(object, None)
+    }
+
+    fn force_close(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.pipe.end(object, error)
+    }
+}
+
+impl Reading for ReadPipeTransport {
+    fn paused(&self) -> &Cell<bool> {
+        &self.paused
+    }
+
+    fn update_interest(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        let wanted = self.started.get() && !self.pipe.closing.get() && !self.paused.get();
         self.pipe.wait(object, ready, true, wanted)
     }
 
+    fn start_reading(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.started.set(true);
+        self.update_interest(object)
+    }
+}
+
+impl ReadPipeTransport {
     fn read_ready(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = object.py();
         match feed_reader(py, &self.pipe.protocol, |buffer| self.read_into(buffer)) {
@@ -214,44 +251,6 @@ fn init<'py>(
     )
 }
 
-fn start<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = READ.of(object);
-    state.started.set(true);
-    state.update(object)?;
-    Ok(none(object))
-}
-
-fn is_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    Ok(boolean(object.py(), READ.of(object).is_reading()))
-}
-
-fn pause_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = READ.of(object);
-    if state.is_reading() {
-        state.paused.set(true);
-        state.update(object)?;
-        callbacks::debug_log(object, &state.pipe.event_loop, "%r pauses reading")?;
-    }
-    Ok(none(object))
-}
-
-fn resume_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = READ.of(object);
-    if !state.pipe.closing.get() && state.paused.replace(false) {
-        state.update(object)?;
-        callbacks::debug_log(object, &state.pipe.event_loop, "%r resumes reading")?;
-    }
-    Ok(none(object))
-}
-
-fn close<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = READ.of(object);
-    if !state.pipe.closing.get() {
-        state.pipe.end(object, None)?;
-    }
-    Ok(none(object))
-}
-
 fn paused<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(boolean(object.py(), READ.of(object).paused.get()))
 }
@@ -266,13 +265,11 @@ fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 fn table() -> Vec<ffi::PyMethodDef> {
-    let mut table = methods::table();
+    let mut table = transport_methods!(ReadPipeTransport);
+    table.extend(reading_methods!(ReadPipeTransport));
     table.extend([
-        method!(none "is_reading" => is_reading, "Return True if the transport is reading."),
-        method!(none "pause_reading" => pause_reading, "Stop reading."),
-        method!(none "resume_reading" => resume_reading, "Read again."),
-        method!(none "close" => close, "Stop reading, close the pipe and call connection_lost(None)."),
-        method!(none "_start" => start, "Start to read, after connection_made()."),
+        method!(none "_start" => start_reading::<ReadPipeTransport>, "Start to read, after connection_made()."),
+        method!(one "_call_connection_lost" => call_connection_lost::<ReadPipeTransport>, "Tell the protocol and give everything up."),
     ]);
     table
 }

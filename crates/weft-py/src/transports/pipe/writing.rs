@@ -11,17 +11,20 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes, PyDict, PyTuple, PyType};
 use weft_reactor::pipe::{self, Kind};
 
-use super::methods::{self, boolean};
-use super::{Parts, Pipe, as_callback, none};
+use super::methods::{self, PipeTransport};
+use super::{Parts, Pipe, as_callback};
 use crate::errors::os_error;
 use crate::event_loop::handles::is_fatal;
 use crate::ffi::bytes::{self, View};
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, class_slots};
-use crate::ffi::method::{Args, Returned};
+use crate::ffi::method::Returned;
 use crate::ffi::{Class, Native, Visit};
 use crate::transports::callbacks;
 use crate::transports::flow_control::Limits;
+use crate::transports::methods::{
+    Ending, Writing, boolean, call_connection_lost, close, none, transport_methods, writing_methods,
+};
 use crate::transports::write_buffer::WriteBuffer;
 use crate::{method, property, slot};
 
@@ -101,6 +104,51 @@ fn ready<'py>(
     })
 }
 
+impl PipeTransport for WritePipeTransport {
+    fn class() -> &'static Class<Self> {
+        &WRITE
+    }
+
+    fn pipe(&self) -> &Pipe {
+        &self.pipe
+    }
+}
+
+impl Ending for WritePipeTransport {
+    fn close(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        if self.pipe.closing.replace(true) || !self.unsent.borrow().is_empty() {
+            return Ok(());
+        }
+        self.pipe.end(object, None)
+    }
+
+    fn force_close(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let unsent = self.unsent.borrow_mut().take();
+        let outcome = self.pipe.end(object, error);
+        drop(unsent);
+        outcome
+    }
+}
+
+impl Writing for WritePipeTransport {
+    fn limits(&self) -> Limits {
+        self.limits.get()
+    }
+
+    fn set_limits(&self, object: &Bound<'_, PyAny>, limits: Limits) -> PyResult<()> {
+        self.limits.set(limits);
+        self.maybe_pause_protocol(object)
+    }
+
+    fn unsent(&self, _: &Bound<'_, PyAny>) -> PyResult<usize> {
+        Ok(self.unsent.borrow().len())
+    }
+}
+
 impl WritePipeTransport {
     fn write(&self, object: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         if let Ok(exact) = data.cast_exact::<PyBytes>() {
@@ -161,7 +209,7 @@ impl WritePipeTransport {
         self.maybe_resume_protocol(object)?;
         let done = self.unsent.borrow().is_empty();
         if done && self.pipe.closing.get() && !self.pipe.ending.replace(true) {
-            return self.pipe.connection_lost(object, &none(object));
+            return self.pipe.connection_lost(object, None);
         }
         Ok(())
     }
@@ -182,26 +230,6 @@ impl WritePipeTransport {
             "Fatal write error on pipe transport",
         )?;
         self.force_close(object, Some(error))
-    }
-
-    /// Drops what is unsent and schedules `connection_lost(error)`.
-    fn force_close(
-        &self,
-        object: &Bound<'_, PyAny>,
-        error: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let unsent = self.unsent.borrow_mut().take();
-        let outcome = self.pipe.end(object, error);
-        drop(unsent);
-        outcome
-    }
-
-    /// Sends what is unsent, and then ends.
-    fn close(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
-        if self.pipe.closing.replace(true) || !self.unsent.borrow().is_empty() {
-            return Ok(());
-        }
-        self.pipe.end(object, None)
     }
 
     fn maybe_pause_protocol(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -260,38 +288,6 @@ fn can_write_eof<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(boolean(object.py(), true))
 }
 
-fn close<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    WRITE.of(object).close(object)?;
-    Ok(none(object))
-}
-
-fn abort<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    WRITE.of(object).force_close(object, None)?;
-    Ok(none(object))
-}
-
-fn get_write_buffer_size<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let size = WRITE.of(object).unsent.borrow().len();
-    Ok(size.into_pyobject(object.py())?.into_any())
-}
-
-fn get_write_buffer_limits<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let limits = WRITE.of(object).limits.get();
-    Ok((limits.low, limits.high)
-        .into_pyobject(object.py())?
-        .into_any())
-}
-
-fn set_write_buffer_limits<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
-    let [high, low] = args.bind("set_write_buffer_limits", ["high", "low"])?;
-    let state = WRITE.of(object);
-    state
-        .limits
-        .set(Limits::from_arguments(high.as_deref(), low.as_deref())?);
-    state.maybe_pause_protocol(object)?;
-    Ok(none(object))
-}
-
 fn conn_lost<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     let lost = WRITE.of(object).lost.get();
     Ok(lost.into_pyobject(object.py())?.into_any())
@@ -312,17 +308,14 @@ fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 fn table() -> Vec<ffi::PyMethodDef> {
-    let mut table = methods::table();
+    let mut table = transport_methods!(WritePipeTransport);
+    table.extend(writing_methods!(WritePipeTransport));
     table.extend([
         method!(named "write"("data") => write, "write($self, data)\n--\n\nWrite data, a bytes-like object, now or as soon as the pipe takes it."),
-        method!(none "write_eof" => close, "Close the pipe once everything is written."),
+        method!(none "write_eof" => close::<WritePipeTransport>, "Close the pipe once everything is written."),
         method!(none "can_write_eof" => can_write_eof, "Return True: closing is the end of a pipe."),
-        method!(none "close" => close, "Write what is unsent, then close the pipe and call connection_lost(None)."),
-        method!(none "abort" => abort, "Close the pipe now, drop what is unsent."),
-        method!(none "get_write_buffer_size" => get_write_buffer_size, "Return the number of unsent bytes."),
-        method!(none "get_write_buffer_limits" => get_write_buffer_limits, "Return the low and the high water mark, in bytes."),
-        method!(fast "set_write_buffer_limits" => set_write_buffer_limits, "set_write_buffer_limits($self, high=None, low=None)\n--\n\nSet the marks, in bytes, at which the protocol is paused and resumed."),
         method!(none "_start" => start, "Start to watch for the reader's end, after connection_made()."),
+        method!(one "_call_connection_lost" => call_connection_lost::<WritePipeTransport>, "Tell the protocol and give everything up."),
     ]);
     table
 }

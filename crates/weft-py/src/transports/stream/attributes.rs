@@ -10,12 +10,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use super::methods::{get_protocol, is_closing};
-use super::{STREAM, boolean, none};
+use super::{STREAM, StreamTransport};
 use crate::ffi::Slot;
 use crate::ffi::method::Returned;
 use crate::property;
 use crate::transports::details;
+use crate::transports::methods::{boolean, get_protocol, is_closing, none};
 
 /// `<StreamTransport fd=7 read=polling write=<idle, bufsize=0>>`, in asyncio's words.
 pub(super) fn representation<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
@@ -108,10 +108,10 @@ pub(super) fn table() -> Vec<ffi::PyGetSetDef> {
         property!("_sock" => sock),
         property!("_sock_fd" => sock_fd),
         property!("_loop" => loop_of),
-        property!("_protocol" => get_protocol),
+        property!("_protocol" => get_protocol::<StreamTransport>),
         property!("_server" => server),
         property!("_conn_lost" => conn_lost),
-        property!("_closing" => is_closing),
+        property!("_closing" => is_closing::<StreamTransport>),
         property!("_paused" => paused),
         property!("_protocol_paused" => protocol_paused),
         property!("_eof" => eof),

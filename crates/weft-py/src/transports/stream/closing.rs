@@ -5,31 +5,26 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use super::{STREAM, StreamTransport, none};
+use super::{STREAM, StreamTransport};
 use crate::event_loop::EVENT_LOOP;
-use crate::event_loop::handles::is_fatal;
 use crate::ffi::call::method1;
+use crate::transports::methods::{Ending, Owning, Reading, none};
 use crate::transports::{callbacks, clients};
 
-impl StreamTransport {
-    /// Ends the connection because of `error`, which is reported unless it is the peer's or the network's doing.
-    pub(super) fn fatal_error(
-        &self,
-        object: &Bound<'_, PyAny>,
-        error: PyErr,
-        message: &str,
-    ) -> PyResult<()> {
-        let py = object.py();
-        if is_fatal(py, &error) {
-            return Err(error);
+impl Ending for StreamTransport {
+    fn close(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.flush(object)?;
+        if self.closing.replace(true) {
+            return Ok(());
         }
-        let error = error.into_value(py).into_bound(py).into_any();
-        callbacks::report_fatal(object, &self.event_loop, &self.protocol, &error, message)?;
-        self.force_close(object, Some(error))
+        if self.unsent.borrow().is_empty() {
+            self.lose(object, None)
+        } else {
+            self.update_interest(object)
+        }
     }
 
-    /// Drops what is unsent and schedules `connection_lost(error)`.
-    pub(super) fn force_close(
+    fn force_close(
         &self,
         object: &Bound<'_, PyAny>,
         error: Option<Bound<'_, PyAny>>,
@@ -48,38 +43,10 @@ impl StreamTransport {
         drop(unsent);
         Ok(())
     }
+}
 
-    /// Schedules `connection_lost(error)`; nothing is watched from here on.
-    pub(super) fn lose(
-        &self,
-        object: &Bound<'_, PyAny>,
-        error: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let py = object.py();
-        self.lost.set(self.lost.get() + 1);
-        let updated = self.update_interest(object);
-        if let Some(event_loop) = self.event_loop.get(py) {
-            let callback = object.getattr(intern!(py, "_call_connection_lost"))?;
-            let error = error.unwrap_or_else(|| none(object));
-            self.call_soon(&event_loop, callback, error)?;
-        }
-        updated
-    }
-
-    pub(super) fn close(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.flush(object)?;
-        if self.closing.replace(true) {
-            return Ok(());
-        }
-        if self.unsent.borrow().is_empty() {
-            self.lose(object, None)
-        } else {
-            self.update_interest(object)
-        }
-    }
-
-    /// The end: `connection_lost()`, then everything that the transport owns is given up, whatever the protocol does.
-    pub(super) fn connection_lost(
+impl Owning for StreamTransport {
+    fn connection_lost(
         &self,
         object: &Bound<'_, PyAny>,
         error: Option<Bound<'_, PyAny>>,
@@ -105,6 +72,25 @@ impl StreamTransport {
             _ => Ok(()),
         };
         outcome.and(closed).and(detached).and(told)
+    }
+}
+
+impl StreamTransport {
+    /// Schedules `connection_lost(error)`; nothing is watched from here on.
+    pub(super) fn lose(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = object.py();
+        self.lost.set(self.lost.get() + 1);
+        let updated = self.update_interest(object);
+        if let Some(event_loop) = self.event_loop.get(py) {
+            let callback = object.getattr(intern!(py, "_call_connection_lost"))?;
+            let error = error.unwrap_or_else(|| none(object));
+            self.call_soon(&event_loop, callback, error)?;
+        }
+        updated
     }
 
     pub(super) fn close_socket(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {

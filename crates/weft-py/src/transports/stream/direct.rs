@@ -187,7 +187,7 @@ pub fn writelines(transport: &Bound<'_, PyAny>, lines: &Bound<'_, PyAny>) -> PyR
 /// # Errors
 /// What the method raises.
 pub fn pause_reading(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    methods::pause_reading(transport).map(drop)
+    crate::transports::methods::pause_reading::<StreamTransport>(transport).map(drop)
 }
 
 /// `transport.resume_reading()` of a native transport.
@@ -195,7 +195,7 @@ pub fn pause_reading(transport: &Bound<'_, PyAny>) -> PyResult<()> {
 /// # Errors
 /// What the method raises.
 pub fn resume_reading(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    methods::resume_reading(transport).map(drop)
+    crate::transports::methods::resume_reading::<StreamTransport>(transport).map(drop)
 }
 
 /// `transport.is_closing()` of a native transport.

@@ -16,6 +16,7 @@ use pyo3::types::PyAny;
 
 use super::{StreamTransport, in_context};
 use crate::event_loop::{EVENT_LOOP, Ready, leave_task};
+use crate::transports::methods::Reading;
 
 /// More than so many bytes are not collected but sent.
 const MOST: usize = 32 * 1024;

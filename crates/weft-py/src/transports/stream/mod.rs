@@ -25,7 +25,7 @@ use std::mem::offset_of;
 use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyBool, PyType};
+use pyo3::types::{PyAny, PyType};
 
 use direct::Fed;
 pub use opening::{make, make_connected};
@@ -39,6 +39,7 @@ use crate::ffi::class::Description;
 use crate::ffi::lifecycle::{Owner, class_slots};
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::slot;
+use crate::transports::methods::Reading;
 use crate::transports::{callbacks, watching};
 
 /// The state of a stream transport.
@@ -126,14 +127,6 @@ impl Owner for StreamClass {
     }
 }
 
-fn none<'py>(object: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
-    object.py().None().into_bound(object.py())
-}
-
-fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
-    PyBool::new(py, value).to_owned().into_any()
-}
-
 impl StreamTransport {
     fn slots(&self) -> [&Slot; 6] {
         [
@@ -156,7 +149,16 @@ impl StreamTransport {
         !self.closing.get() && !self.paused.get()
     }
 
-    /// Watches the descriptor for what the transport wants now, and for nothing else.
+    fn debug_log(&self, object: &Bound<'_, PyAny>, message: &str) -> PyResult<()> {
+        callbacks::debug_log(object, &self.event_loop, message)
+    }
+}
+
+impl Reading for StreamTransport {
+    fn paused(&self) -> &Cell<bool> {
+        &self.paused
+    }
+
     fn update_interest(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
         let Some(event_loop) = self.event_loop.get(object.py()) else {
             return Ok(());
@@ -176,8 +178,12 @@ impl StreamTransport {
         )
     }
 
-    fn debug_log(&self, object: &Bound<'_, PyAny>, message: &str) -> PyResult<()> {
-        callbacks::debug_log(object, &self.event_loop, message)
+    fn start_reading(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        if self.lost.get() == 0 {
+            self.started.set(true);
+            self.update_interest(object)?;
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict};
 use weft_reactor::socket::{self, Sender};
 
-use super::{OwnedSocket, STREAM, Source, StreamTransport, direct};
+use super::{OwnedSocket, STREAM, Source, StreamTransport};
 use crate::errors::os_error;
 use crate::event_loop::{self, EVENT_LOOP, Ready};
 use crate::ffi::call::method0;
@@ -17,6 +17,7 @@ use crate::ffi::socket::{Endpoint, SocketMemory, endpoint};
 use crate::futures::FUTURE;
 use crate::imports::imports;
 use crate::operations;
+use crate::transports::methods::{Reading, Transport};
 use crate::transports::{clients, details};
 
 /// A new transport for an accepted or connected socket. `server` is what has accepted it, or `None`.
@@ -240,23 +241,5 @@ impl StreamTransport {
             }
             _ => event_loop::call_soon(event_loop, callback, argument),
         }
-    }
-
-    pub(super) fn adopt_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-        let lends =
-            protocol.is_instance(imports(protocol.py()).buffered_protocol.bind(protocol.py()))?;
-        self.buffered_protocol.set(lends);
-        self.receiver.set(direct::receiver_of(protocol));
-        self.protocol.set(protocol.clone());
-        self.connected.set(true);
-        Ok(())
-    }
-
-    pub(super) fn start_reading(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
-        if self.lost.get() == 0 {
-            self.started.set(true);
-            self.update_interest(object)?;
-        }
-        Ok(())
     }
 }

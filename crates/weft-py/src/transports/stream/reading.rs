@@ -14,6 +14,7 @@ use super::direct::Fed;
 use crate::errors::os_error;
 use crate::ffi::bytes::{self, View};
 use crate::ffi::call::{method0, method1};
+use crate::transports::methods::{Ending, Reading, SocketTransport};
 
 /// How many bytes one receive takes, as in asyncio.
 pub(in crate::transports) const READ_SIZE: usize = 256 * 1024;

@@ -7,10 +7,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes};
 use weft_reactor::socket;
 
-use super::{StreamTransport, none};
+use super::StreamTransport;
 use crate::errors::os_error;
 use crate::ffi::bytes::{self, View};
 use crate::transports::callbacks;
+use crate::transports::methods::{Owning, Reading, SocketTransport, none};
 use crate::transports::write_buffer::WriteBuffer;
 
 impl StreamTransport {

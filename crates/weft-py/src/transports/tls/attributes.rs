@@ -9,10 +9,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use super::methods::get_protocol;
-use super::{TLS, boolean};
+use super::{TLS, TlsTransport};
 use crate::ffi::method::Returned;
 use crate::property;
+use crate::transports::methods::{boolean, get_protocol};
 
 /// `<SSLTransport over <StreamTransport fd=7 …>>`.
 pub(super) fn representation<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
@@ -63,7 +63,7 @@ pub(super) fn table() -> Vec<ffi::PyGetSetDef> {
     vec![
         property!("_ssl_protocol" => ssl_protocol),
         property!("_transport" => lower),
-        property!("_protocol" => get_protocol),
+        property!("_protocol" => get_protocol::<TlsTransport>),
         property!("_loop" => loop_of),
         property!("_closed" => closed),
         property!("_sslcontext" => context),

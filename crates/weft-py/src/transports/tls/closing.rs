@@ -6,11 +6,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict};
 
 use super::engine::{Answer, is_ssl_error};
-use super::{State, TLS, TlsTransport, Told, none};
+use super::{State, TLS, TlsTransport, Told};
 use crate::ffi::Slot;
 use crate::ffi::call::{method0, method1, method2};
 use crate::imports::{imports, tls};
-use crate::transports::stream::direct;
+use crate::transports::methods::{Ending, none};
 
 impl TlsTransport {
     /// Begins to close, unless somebody has.
@@ -242,19 +242,25 @@ impl TlsTransport {
             .call_method1("call_exception_handler", (details,))
             .map(drop)
     }
+}
 
-    /// Whether somebody has begun to end the connection, here or below.
-    pub(super) fn is_closing(&self, py: Python<'_>) -> PyResult<bool> {
-        if self.closed.get() {
-            return Ok(true);
+impl Ending for TlsTransport {
+    fn close(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        if self.closed.replace(true) {
+            self.closed_again.set(true);
+            self.forget(object.py());
+            return Ok(());
         }
-        match self.lower.get(py) {
-            None => Ok(false),
-            Some(lower) => match direct::native(&lower) {
-                Some(native) => Ok(direct::is_closing(native)),
-                None => method0(&lower, intern!(py, "is_closing"))?.is_truthy(),
-            },
-        }
+        self.start_shutdown(object)
+    }
+
+    fn force_close(
+        &self,
+        object: &Bound<'_, PyAny>,
+        error: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.closed.set(true);
+        self.abort(object, error.as_ref())
     }
 }
 

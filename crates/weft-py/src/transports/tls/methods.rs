@@ -12,14 +12,17 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyTuple};
 
-use super::{READ_HIGH, State, TLS, TlsTransport, Told, WRITE_HIGH, boolean, none};
+use super::{READ_HIGH, State, TLS, TlsTransport, Told};
 use crate::event_loop::EVENT_LOOP;
 use crate::ffi::bytes::{self, View, contents};
-use crate::ffi::call::method2;
+use crate::ffi::call::{method0, method2};
 use crate::ffi::method::{Args, Returned};
+use crate::ffi::{Class, Slot};
 use crate::imports::{imports, tls};
 use crate::method;
 use crate::transports::flow_control::Limits;
+use crate::transports::methods::{Transport, boolean, none, transport_methods, writing_methods};
+use crate::transports::stream::direct;
 
 /// `SSLTransport(loop, protocol, sslcontext, waiter, server_side, server_hostname, call_connection_made,
 /// ssl_handshake_timeout, ssl_shutdown_timeout)`.
@@ -131,7 +134,7 @@ fn open<'py>(
     } else {
         py.None().into_bound(py)
     };
-    adopt_protocol(state, &settings.protocol)?;
+    state.adopt_protocol(&settings.protocol)?;
     state.wrap(&context, server_side, &hostname)?;
     let extra = PyDict::new(py);
     extra.set_item(intern!(py, "sslcontext"), context)?;
@@ -169,13 +172,41 @@ fn timeout<'py>(
     Ok(given.clone())
 }
 
-fn adopt_protocol(state: &TlsTransport, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = protocol.py();
-    let buffered = protocol.hasattr(intern!(py, "get_buffer"))?
-        && protocol.is_instance(imports(py).buffered_protocol.bind(py))?;
-    state.buffered_protocol.set(buffered);
-    state.protocol.set(protocol.clone());
-    Ok(())
+impl Transport for TlsTransport {
+    fn class() -> &'static Class<Self> {
+        &TLS
+    }
+
+    fn event_loop(&self) -> &Slot {
+        &self.event_loop
+    }
+
+    fn protocol(&self) -> &Slot {
+        &self.protocol
+    }
+
+    fn adopt_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = protocol.py();
+        let buffered = protocol.hasattr(intern!(py, "get_buffer"))?
+            && protocol.is_instance(imports(py).buffered_protocol.bind(py))?;
+        self.buffered_protocol.set(buffered);
+        self.protocol.set(protocol.clone());
+        Ok(())
+    }
+
+    /// Whether somebody has begun to end the connection, here or below.
+    fn is_closing(&self, py: Python<'_>) -> PyResult<bool> {
+        if self.closed.get() {
+            return Ok(true);
+        }
+        match self.lower.get(py) {
+            None => Ok(false),
+            Some(lower) => match direct::native(&lower) {
+                Some(native) => Ok(direct::is_closing(native)),
+                None => method0(&lower, intern!(py, "is_closing"))?.is_truthy(),
+            },
+        }
+    }
 }
 
 // -- writing ---------------------------------------------------------------------------------------
@@ -269,47 +300,7 @@ pub(super) fn resume_reading<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(none(object))
 }
 
-fn close<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = TLS.of(object);
-    if state.closed.replace(true) {
-        state.closed_again.set(true);
-        state.forget(object.py());
-    } else {
-        state.start_shutdown(object)?;
-    }
-    Ok(none(object))
-}
-
-fn abort<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = TLS.of(object);
-    state.closed.set(true);
-    state.abort(object, None)?;
-    Ok(none(object))
-}
-
-fn force_close<'py>(object: &Bound<'py, PyAny>, error: &Bound<'py, PyAny>) -> Returned<'py> {
-    let state = TLS.of(object);
-    state.closed.set(true);
-    state.abort(object, Some(error))?;
-    Ok(none(object))
-}
-
-fn is_closing<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let py = object.py();
-    Ok(boolean(py, TLS.of(object).is_closing(py)?))
-}
-
-// -- the protocol, and what is known ---------------------------------------------------------------
-
-/// `get_protocol()`.
-pub(super) fn get_protocol<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    Ok(TLS.of(object).protocol.get_or_none(object.py()))
-}
-
-fn set_protocol<'py>(object: &Bound<'py, PyAny>, protocol: &Bound<'py, PyAny>) -> Returned<'py> {
-    adopt_protocol(TLS.of(object), protocol)?;
-    Ok(none(object))
-}
+// -- what is known -------------------------------------------------------------------------------
 
 fn get_extra_info<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
     let py = object.py();
@@ -334,29 +325,7 @@ fn get_extra_info<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retur
     }
 }
 
-// -- flow control ----------------------------------------------------------------------------------
-
-fn get_write_buffer_size<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let py = object.py();
-    Ok(TLS.of(object).unsent(py)?.into_pyobject(py)?.into_any())
-}
-
-fn get_write_buffer_limits<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
-    let limits = TLS.of(object).write_limits.get();
-    Ok((limits.low, limits.high)
-        .into_pyobject(object.py())?
-        .into_any())
-}
-
-fn set_write_buffer_limits<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
-    let [high, low] = args.bind("set_write_buffer_limits", ["high", "low"])?;
-    let state = TLS.of(object);
-    let default = Limits::below(WRITE_HIGH);
-    let limits = Limits::from_arguments_or(high.as_deref(), low.as_deref(), default)?;
-    state.write_limits.set(limits);
-    state.control_writing(object)?;
-    Ok(none(object))
-}
+// -- flow control of reading -----------------------------------------------------------------------
 
 fn get_read_buffer_size<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     let py = object.py();
@@ -375,7 +344,7 @@ fn set_read_buffer_limits<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) 
     let [high, low] = args.bind("set_read_buffer_limits", ["high", "low"])?;
     let state = TLS.of(object);
     let default = Limits::below(READ_HIGH);
-    let limits = Limits::from_arguments_or(high.as_deref(), low.as_deref(), default)?;
+    let limits = Limits::from_arguments(high.as_deref(), low.as_deref(), default)?;
     state.read_limits.set(limits);
     state.control_reading(object)?;
     Ok(none(object))
@@ -408,31 +377,25 @@ fn resume<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 
 /// The method table.
 pub(super) fn table() -> Vec<ffi::PyMethodDef> {
-    vec![
+    let mut table = transport_methods!(TlsTransport);
+    table.extend(writing_methods!(TlsTransport));
+    table.extend([
         method!(named "write"("data") => write, "write($self, data)\n--\n\nEncrypt and send data, a bytes-like object."),
         method!(named "writelines"("list_of_data") => writelines, "writelines($self, list_of_data)\n--\n\nEncrypt and send the bytes-like objects of an iterable, in order."),
         method!(none "write_eof" => write_eof, "Raise NotImplementedError: one side of a TLS connection cannot be ended alone."),
         method!(none "can_write_eof" => can_write_eof, "Return False."),
-        method!(none "close" => close, "Send what is unsent, say goodbye to the peer, then end the connection and call connection_lost()."),
-        method!(none "abort" => abort, "End the connection now, drop what is unsent."),
-        method!(none "is_closing" => is_closing, "Return True if the transport is closing or closed."),
         method!(none "is_reading" => is_reading, "Return True unless reading is paused."),
         method!(none "pause_reading" => pause_reading, "Deliver nothing more."),
         method!(none "resume_reading" => resume_reading, "Deliver again, from the next turn on."),
-        method!(none "get_protocol" => get_protocol, "Return the protocol."),
-        method!(named "set_protocol"("protocol") => set_protocol, "set_protocol($self, protocol)\n--\n\nFeed another protocol from now on."),
         method!(fast "get_extra_info" => get_extra_info, "get_extra_info($self, name, default=None)\n--\n\nReturn 'ssl_object', 'sslcontext', 'peercert', 'cipher', 'compression' or what the transport below knows."),
-        method!(none "get_write_buffer_size" => get_write_buffer_size, "Return the number of bytes that wait to be sent here, before the transport below."),
-        method!(none "get_write_buffer_limits" => get_write_buffer_limits, "Return the low and the high water mark, in bytes."),
-        method!(fast "set_write_buffer_limits" => set_write_buffer_limits, "set_write_buffer_limits($self, high=None, low=None)\n--\n\nSet the marks, in bytes, at which the protocol is paused and resumed."),
         method!(none "get_read_buffer_size" => get_read_buffer_size, "Return the number of bytes that wait to be decrypted."),
         method!(none "get_read_buffer_limits" => get_read_buffer_limits, "Return the low and the high water mark of reading, in bytes."),
         method!(fast "set_read_buffer_limits" => set_read_buffer_limits, "set_read_buffer_limits($self, high=None, low=None)\n--\n\nSet the marks, in bytes, at which the transport below is paused and resumed."),
-        method!(one "_force_close" => force_close, "End the connection because of an exception."),
         method!(one "_test__append_write_backlog" => append_backlog, "Put data where it waits to be encrypted."),
         method!(none "_check_handshake_timeout" => check_handshake_timeout, "End the connection if it still shakes hands."),
         method!(none "_check_shutdown_timeout" => check_shutdown_timeout, "End the connection if it still closes."),
         method!(none "_read_more" => read_more, "Read what the protocol's buffer had no room for."),
         method!(none "_resume" => resume, "Go on after resume_reading()."),
-    ]
+    ]);
+    table
 }

@@ -27,7 +27,7 @@ use std::ffi::c_int;
 use std::mem::offset_of;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyBool, PyType};
+use pyo3::types::PyType;
 
 use super::flow_control::Limits;
 use super::stream::direct;
@@ -216,14 +216,6 @@ impl Owner for TlsClass {
     fn class() -> &'static Class<TlsTransport> {
         &TLS
     }
-}
-
-fn none<'py>(object: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
-    object.py().None().into_bound(object.py())
-}
-
-fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
-    PyBool::new(py, value).to_owned().into_any()
 }
 
 /// Makes the class and adds it to the module.

@@ -10,10 +10,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
 use super::engine::as_bytes;
-use super::{State, TLS, boolean, none};
+use super::{State, TLS};
 use crate::ffi::bytes;
 use crate::ffi::method::Returned;
 use crate::method;
+use crate::transports::methods::{boolean, none};
 use crate::transports::stream::direct::{self, Receivers};
 
 /// What the transports of streams are told.

@@ -8,12 +8,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes, PyBytesMethods};
 
 use super::engine::{Answer, as_bytes, part};
-use super::{State, TlsTransport};
+use super::{State, TlsTransport, WRITE_HIGH};
 use crate::event_loop::handles::is_fatal;
 use crate::ffi::Reference;
 use crate::ffi::bytes::{self, contents};
 use crate::ffi::call::{method0, method1};
 use crate::imports::tls;
+use crate::transports::flow_control::Limits;
+use crate::transports::methods::Writing;
 use crate::transports::stream::direct;
 
 /// So much is encrypted, then sent, before the rest is.
@@ -189,11 +191,6 @@ impl TlsTransport {
 
     // -- flow control ------------------------------------------------------------------------------
 
-    /// How many bytes wait here, encrypted or not.
-    pub(super) fn unsent(&self, py: Python<'_>) -> PyResult<usize> {
-        Ok(self.backlog.borrow().size + self.outgoing_pending(py)?)
-    }
-
     /// Asks the protocol to pause or to go on.
     #[inline]
     pub(super) fn control_writing(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -201,7 +198,7 @@ impl TlsTransport {
         if !self.lower_writing_paused.get() && !self.writing_paused.get() && !self.has_backlog() {
             return Ok(());
         }
-        let size = self.unsent(object.py())?;
+        let size = self.unsent(object)?;
         let limits = self.write_limits.get();
         if size > 0 && size >= limits.high && !self.writing_paused.get() {
             self.writing_paused.set(true);
@@ -238,5 +235,25 @@ impl TlsTransport {
             Some(lower) => method0(&lower, &pyo3::types::PyString::intern(py, name)).map(drop),
             None => Ok(()),
         }
+    }
+}
+
+impl Writing for TlsTransport {
+    fn limits(&self) -> Limits {
+        self.write_limits.get()
+    }
+
+    fn default_limits() -> Limits {
+        Limits::below(WRITE_HIGH)
+    }
+
+    fn set_limits(&self, object: &Bound<'_, PyAny>, limits: Limits) -> PyResult<()> {
+        self.write_limits.set(limits);
+        self.control_writing(object)
+    }
+
+    fn unsent(&self, object: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let py = object.py();
+        Ok(self.backlog.borrow().size + self.outgoing_pending(py)?)
     }
 }
