@@ -124,12 +124,10 @@ fn create_task<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retu
     }
     let name = name.as_deref().filter(|name| !name.is_none());
     let by_factory = state.has_task_factory();
-    // What asyncio's own factory is asked for differs between versions, unless that is the coroutine and the context.
-    if further
-        || !state.schedules_directly(event_loop)
-        || by_factory
-            && (!state.has_eager_task_factory(event_loop.py()) || name.is_some() || eager.is_some())
-    {
+    // Before Python 3.14 it depends on the release what a factory is told of a name and of `eager_start`.
+    let is_plain = cfg!(Py_3_14) || (name.is_none() && eager.is_none());
+    let starts_eagerly = by_factory && is_plain && state.has_eager_task_factory(event_loop.py());
+    if further || !state.schedules_directly(event_loop) || by_factory != starts_eagerly {
         return create_task_by_class(state, event_loop, &coroutine, args);
     }
     let task = TASK.instance(event_loop.py())?;
@@ -139,7 +137,7 @@ fn create_task<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retu
         context: context.as_deref().filter(|context| !context.is_none()),
         eager: match eager {
             Some(eager) => eager.is_truthy()?,
-            None => by_factory,
+            None => starts_eagerly,
         },
     };
     start(state, event_loop, &task, new)?;
