@@ -47,7 +47,7 @@ pub use watches::{
 use crate::event_loop::handles::HANDLE;
 use crate::ffi::class::Description;
 use crate::ffi::context::SharedContexts;
-use crate::ffi::lifecycle::{Owner, class_slots, track};
+use crate::ffi::lifecycle::{class_slots, track};
 use crate::ffi::{Class, Native, Reference, Slot, Visit};
 use crate::imports::imports;
 use crate::slot;
@@ -139,6 +139,10 @@ impl std::fmt::Debug for EventLoop {
 }
 
 impl Native for EventLoop {
+    fn class() -> &'static Class<Self> {
+        &EVENT_LOOP
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         let answer = visit.slots([
             &self.thread_id,
@@ -327,15 +331,6 @@ impl EventLoop {
 /// The native base of `weft.Loop`.
 pub static EVENT_LOOP: Class<EventLoop> = Class::new();
 
-struct EventLoopClass;
-
-impl Owner for EventLoopClass {
-    type Value = EventLoop;
-    fn class() -> &'static Class<EventLoop> {
-        &EVENT_LOOP
-    }
-}
-
 /// Whether a loop, native or not, is in debug mode.
 ///
 /// # Errors
@@ -365,7 +360,7 @@ pub fn register(module: &Bound<'_, PyModule>, extra: Vec<pyo3::ffi::PyMethodDef>
     methods.extend(owners::methods());
     methods.extend(attributes::methods());
     methods.extend(extra);
-    let mut slots = class_slots::<EventLoopClass>();
+    let mut slots = class_slots::<EventLoop>();
     slots.push(slot!(setattr attributes::noticed));
     let class = EVENT_LOOP.make(
         module.py(),

@@ -19,7 +19,7 @@ use weft_reactor::Waker;
 use crate::event_loop::{EVENT_LOOP, Ready, leave_task};
 use crate::ffi::call::{call_tuple, call_with_keywords, call0, call1};
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::Returned;
 use crate::ffi::{Class, Native, Slot, Visit, base, context};
 use crate::futures;
@@ -94,15 +94,6 @@ pub struct Job {
 /// The class of jobs.
 pub static JOB: Class<Job> = Class::new();
 
-struct JobClass;
-
-impl Owner for JobClass {
-    type Value = Job;
-    fn class() -> &'static Class<Job> {
-        &JOB
-    }
-}
-
 impl Job {
     fn slots(&self) -> [&Slot; 7] {
         [
@@ -140,6 +131,10 @@ impl Job {
 
 impl Native for Job {
     const RECYCLED: usize = 64;
+
+    fn class() -> &'static Class<Self> {
+        &JOB
+    }
 
     fn wants_finalizer(&self) -> bool {
         false
@@ -309,7 +304,7 @@ fn cancel<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 /// # Errors
 /// What Python raises while it makes types.
 pub fn register(py: Python<'_>) -> PyResult<()> {
-    let mut slots = class_slots::<JobClass>();
+    let mut slots = class_slots::<Job>();
     // Python does not make jobs.
     slots.retain(|slot| slot.slot != pyo3::ffi::Py_tp_new);
     JOB.make(

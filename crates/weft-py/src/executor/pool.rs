@@ -11,7 +11,7 @@ use pyo3::types::{PyAny, PyModule};
 
 use super::queue::QUEUE;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::Returned;
 use crate::ffi::object::class_version;
 use crate::ffi::{Class, Native, Slot, Visit};
@@ -30,16 +30,11 @@ pub struct Pool {
 /// The native base of `weft._executor.Executor`.
 pub static POOL: Class<Pool> = Class::new();
 
-struct PoolClass;
-
-impl Owner for PoolClass {
-    type Value = Pool;
-    fn class() -> &'static Class<Pool> {
+impl Native for Pool {
+    fn class() -> &'static Class<Self> {
         &POOL
     }
-}
 
-impl Native for Pool {
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slot(&self.queue)
     }
@@ -112,7 +107,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         None,
         Description {
             properties: vec![property!("_work_queue" => queue, set_queue)],
-            slots: class_slots::<PoolClass>(),
+            slots: class_slots::<Pool>(),
             doc: Some(c"The native part of weft's ThreadPoolExecutor."),
             instantiable: true,
             subclassable: true,

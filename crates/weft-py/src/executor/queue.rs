@@ -26,7 +26,7 @@ use weft_reactor::Waker;
 use super::job::{self, JOB};
 use crate::ffi::call::{call0, call1, detached};
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::{Class, Native, Reference, Slot, Visit};
 use crate::{method, property};
@@ -78,16 +78,11 @@ pub struct Queue {
 /// The class of queues.
 pub static QUEUE: Class<Queue> = Class::new();
 
-struct QueueClass;
-
-impl Owner for QueueClass {
-    type Value = Queue;
-    fn class() -> &'static Class<Queue> {
+impl Native for Queue {
+    fn class() -> &'static Class<Self> {
         &QUEUE
     }
-}
 
-impl Native for Queue {
     fn traverse(&self, visit: Visit) -> c_int {
         if let Ok(entries) = self.entries.try_borrow() {
             for entry in entries.iter() {
@@ -293,7 +288,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         Description {
             methods: methods(),
             properties: vec![property!("full" => full, set_full)],
-            slots: class_slots::<QueueClass>(),
+            slots: class_slots::<Queue>(),
             doc: Some(c"The queue of weft's ThreadPoolExecutor."),
             instantiable: true,
             immutable: true,

@@ -72,6 +72,9 @@ impl Visit {
 
 /// The Rust part of a native class.
 pub trait Native: Default + 'static {
+    /// The class whose instances have it.
+    fn class() -> &'static Class<Self>;
+
     /// Whether instances take part in cyclic garbage collection.
     const COLLECTED: bool = true;
 

@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyFunction, PyModule, PyString};
 
 use super::class::Description;
-use super::lifecycle::{Owner, class_slots};
+use super::lifecycle::class_slots;
 use super::method::{Args, Returned, add_functions, fastcall, guard, receiver};
 use super::object::is_exactly;
 use super::{Class, Native, Slot, Visit};
@@ -75,6 +75,10 @@ impl std::fmt::Debug for CoroutineFunction {
 }
 
 impl Native for CoroutineFunction {
+    fn class() -> &'static Class<Self> {
+        &FUNCTION
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slots([&self.native, &self.original, &self.class])
     }
@@ -87,15 +91,6 @@ impl Native for CoroutineFunction {
 }
 
 static FUNCTION: Class<CoroutineFunction> = Class::new();
-
-struct FunctionClass;
-
-impl Owner for FunctionClass {
-    type Value = CoroutineFunction;
-    fn class() -> &'static Class<CoroutineFunction> {
-        &FUNCTION
-    }
-}
 
 fn says_function<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
     Ok(object.py().get_type::<PyFunction>().into_any())
@@ -201,7 +196,7 @@ unsafe extern "C" fn bind(
 /// # Errors
 /// What Python raises while it makes types.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let mut slots = class_slots::<FunctionClass>();
+    let mut slots = class_slots::<CoroutineFunction>();
     slots.retain(|slot| slot.slot != ffi::Py_tp_new);
     slots.extend([
         ffi::PyType_Slot {

@@ -9,73 +9,65 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyTuple, PyType};
 
 use super::Slot;
-use super::class::{_Py_NewReference, Class, Dead, Native, Visit};
+use super::class::{_Py_NewReference, Dead, Native, Visit};
 use super::method::guard;
 
-/// Gives [`class_slots`] the static [`Class`] that its trampolines belong to.
-pub trait Owner: 'static {
-    /// The Rust value.
-    type Value: Native;
-    /// The class.
-    fn class() -> &'static Class<Self::Value>;
-}
-
 /// The life-cycle slots of a class whose base is `object`, or a Python class that has nothing but `__slots__`.
-pub fn class_slots<O: Owner>() -> Vec<ffi::PyType_Slot> {
+pub fn class_slots<T: Native>() -> Vec<ffi::PyType_Slot> {
     let mut slots = vec![
         ffi::PyType_Slot {
             slot: ffi::Py_tp_new,
-            pfunc: tp_new::<O> as *mut c_void,
+            pfunc: tp_new::<T> as *mut c_void,
         },
         ffi::PyType_Slot {
             slot: ffi::Py_tp_dealloc,
-            pfunc: dealloc::<O, O> as *mut c_void,
+            pfunc: dealloc::<T, T> as *mut c_void,
         },
     ];
-    if O::Value::COLLECTED {
+    if T::COLLECTED {
         slots.push(ffi::PyType_Slot {
             slot: ffi::Py_tp_traverse,
-            pfunc: traverse::<O> as *mut c_void,
+            pfunc: traverse::<T> as *mut c_void,
         });
         slots.push(ffi::PyType_Slot {
             slot: ffi::Py_tp_clear,
-            pfunc: clear::<O> as *mut c_void,
+            pfunc: clear::<T> as *mut c_void,
         });
     }
     slots
 }
 
 /// The life-cycle slots of a class whose base is native and has a life cycle of its own: the base's is continued.
-pub fn extending_slots<O: Owner>() -> Vec<ffi::PyType_Slot> {
-    debug_assert!(O::Value::EXTENDS);
+pub fn extending_slots<T: Native>() -> Vec<ffi::PyType_Slot> {
+    debug_assert!(T::EXTENDS);
     vec![
         ffi::PyType_Slot {
             slot: ffi::Py_tp_alloc,
-            pfunc: alloc_extending::<O> as *mut c_void,
+            pfunc: alloc_extending::<T> as *mut c_void,
         },
         ffi::PyType_Slot {
             slot: ffi::Py_tp_free,
-            pfunc: free_extending::<O> as *mut c_void,
+            pfunc: free_extending::<T> as *mut c_void,
         },
         ffi::PyType_Slot {
             slot: ffi::Py_tp_new,
-            pfunc: tp_new::<O> as *mut c_void,
+            pfunc: tp_new::<T> as *mut c_void,
         },
         ffi::PyType_Slot {
             slot: ffi::Py_tp_dealloc,
-            pfunc: dealloc_extending::<O> as *mut c_void,
+            pfunc: dealloc_extending::<T> as *mut c_void,
         },
         ffi::PyType_Slot {
             slot: ffi::Py_tp_traverse,
-            pfunc: traverse_extending::<O> as *mut c_void,
+            pfunc: traverse_extending::<T> as *mut c_void,
         },
         ffi::PyType_Slot {
             slot: ffi::Py_tp_clear,
-            pfunc: clear_extending::<O> as *mut c_void,
+            pfunc: clear_extending::<T> as *mut c_void,
         },
         ffi::PyType_Slot {
             slot: ffi::Py_tp_finalize,
-            pfunc: finalize_extending::<O> as *mut c_void,
+            pfunc: finalize_extending::<T> as *mut c_void,
         },
     ]
 }
@@ -118,11 +110,11 @@ pub fn verify(future_type: &Bound<'_, PyType>) -> PyResult<()> {
 }
 
 /// `tp_alloc` of a class that keeps dead instances: one of them, emptied, or fresh memory.
-unsafe extern "C" fn alloc_extending<O: Owner>(
+unsafe extern "C" fn alloc_extending<T: Native>(
     ty: *mut ffi::PyTypeObject,
     items: ffi::Py_ssize_t,
 ) -> *mut ffi::PyObject {
-    let class = O::class();
+    let class = T::class();
     // SAFETY: called by Python with a type that inherits from the class. A dead instance is of exactly the class, so its
     // memory has the size that is zeroed here; what `CPython` keeps before the object, its dealloc has cleared.
     unsafe {
@@ -142,8 +134,8 @@ unsafe extern "C" fn alloc_extending<O: Owner>(
 }
 
 /// `tp_free` of a class that keeps dead instances, which its base's dealloc calls last.
-unsafe extern "C" fn free_extending<O: Owner>(object: *mut c_void) {
-    let class = O::class();
+unsafe extern "C" fn free_extending<T: Native>(object: *mut c_void) {
+    let class = T::class();
     // SAFETY: called by Python with an instance that is cleared and untracked, but still has its type. Python finalizes an
     // object once, and marks it; the next one in this memory has not been.
     unsafe {
@@ -151,7 +143,7 @@ unsafe extern "C" fn free_extending<O: Owner>(object: *mut c_void) {
         if MARK_IS_KNOWN.load(Ordering::Relaxed)
             && ptr::eq(ffi::Py_TYPE(instance), class.as_type_ptr())
             && class.dead.with(Python::assume_attached(), |dead| {
-                let room = dead.len() < O::Value::RECYCLED;
+                let room = dead.len() < T::RECYCLED;
                 if room {
                     dead.push(Dead(instance));
                 }
@@ -165,15 +157,15 @@ unsafe extern "C" fn free_extending<O: Owner>(object: *mut c_void) {
     }
 }
 
-/// The deallocation slot of the class `E` that shares the Rust value of its base `O`.
-pub fn dealloc_slot<O: Owner, E: Owner>() -> ffi::PyType_Slot {
+/// The deallocation slot of the class `E` that shares the Rust value of its base `T`.
+pub fn dealloc_slot<T: Native, E: Native>() -> ffi::PyType_Slot {
     ffi::PyType_Slot {
         slot: ffi::Py_tp_dealloc,
-        pfunc: dealloc::<O, E> as *mut c_void,
+        pfunc: dealloc::<T, E> as *mut c_void,
     }
 }
 
-unsafe extern "C" fn tp_new<O: Owner>(
+unsafe extern "C" fn tp_new<T: Native>(
     ty: *mut ffi::PyTypeObject,
     _: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
@@ -184,7 +176,7 @@ unsafe extern "C" fn tp_new<O: Owner>(
             if (*ty).tp_flags & ffi::Py_TPFLAGS_IS_ABSTRACT != 0 {
                 return Err(abstract_error(py, ty));
             }
-            O::class().allocate(py, ty).map(Bound::into_ptr)
+            T::class().allocate(py, ty).map(Bound::into_ptr)
         })
     }
 }
@@ -212,9 +204,9 @@ unsafe fn abstract_error(py: Python<'_>, ty: *mut ffi::PyTypeObject) -> PyErr {
 ///
 /// # Safety
 /// `object` is an instance of a class made by [`class_slots`].
-unsafe fn inherited_slots<'a, O: Owner>(object: *mut ffi::PyObject) -> &'a [Slot] {
+unsafe fn inherited_slots<'a, T: Native>(object: *mut ffi::PyObject) -> &'a [Slot] {
     let head = size_of::<ffi::PyObject>();
-    let count = (O::class().base_size.load(Ordering::Relaxed) - head) / size_of::<Slot>();
+    let count = (T::class().base_size.load(Ordering::Relaxed) - head) / size_of::<Slot>();
     // SAFETY: such a base stores nullable owned references there and nothing else.
     unsafe { std::slice::from_raw_parts(object.byte_add(head).cast::<Slot>(), count) }
 }
@@ -239,22 +231,22 @@ unsafe fn revives(object: *mut ffi::PyObject) -> bool {
     }
 }
 
-unsafe extern "C" fn dealloc<O: Owner, E: Owner>(object: *mut ffi::PyObject) {
+unsafe extern "C" fn dealloc<T: Native, E: Native>(object: *mut ffi::PyObject) {
     // SAFETY: called by Python when the last reference has gone. The type is released last: instances of heap types
     // own a reference to it.
     unsafe {
         let ty = ffi::Py_TYPE(object);
-        if ptr::eq(ty, O::class().as_type_ptr())
+        if ptr::eq(ty, T::class().as_type_ptr())
             && (*ty).tp_finalize.is_some()
-            && O::class().value(object).wants_finalizer()
+            && T::class().value(object).wants_finalizer()
             && revives(object)
         {
             return;
         }
-        if O::Value::COLLECTED {
+        if T::COLLECTED {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
-        let weak_references = (*O::class().as_type_ptr()).tp_weaklistoffset;
+        let weak_references = (*T::class().as_type_ptr()).tp_weaklistoffset;
         if weak_references > 0
             && !(*object
                 .byte_offset(weak_references)
@@ -263,25 +255,25 @@ unsafe extern "C" fn dealloc<O: Owner, E: Owner>(object: *mut ffi::PyObject) {
         {
             ffi::PyObject_ClearWeakRefs(object);
         }
-        for slot in inherited_slots::<O>(object) {
+        for slot in inherited_slots::<T>(object) {
             slot.clear();
         }
-        O::class().drop_value(object);
+        T::class().drop_value(object);
         // Python finalizes an object once: one that was cannot be used again.
-        let finalized = O::Value::COLLECTED && ffi::PyObject_GC_IsFinalized(object) != 0;
+        let finalized = T::COLLECTED && ffi::PyObject_GC_IsFinalized(object) != 0;
         let list = if ptr::eq(ty, E::class().as_type_ptr()) {
             Some(&E::class().dead)
-        } else if KEEPS_SUBCLASSES && ptr::eq(ty, O::class().usual.load(Ordering::Relaxed)) {
-            Some(&O::class().dead_usual)
+        } else if KEEPS_SUBCLASSES && ptr::eq(ty, T::class().usual.load(Ordering::Relaxed)) {
+            Some(&T::class().dead_usual)
         } else {
             None
         };
         if let Some(list) = list
-            && O::Value::RECYCLED > 0
+            && T::RECYCLED > 0
             && !finalized
         {
             let kept = list.with(Python::assume_attached(), |dead| {
-                let room = dead.len() < O::Value::RECYCLED;
+                let room = dead.len() < T::RECYCLED;
                 if room {
                     dead.push(Dead(object));
                 }
@@ -298,7 +290,7 @@ unsafe extern "C" fn dealloc<O: Owner, E: Owner>(object: *mut ffi::PyObject) {
     }
 }
 
-unsafe extern "C" fn traverse<O: Owner>(
+unsafe extern "C" fn traverse<T: Native>(
     object: *mut ffi::PyObject,
     visit: ffi::visitproc,
     arg: *mut c_void,
@@ -310,23 +302,23 @@ unsafe extern "C" fn traverse<O: Owner>(
         if ty != 0 {
             return ty;
         }
-        for slot in inherited_slots::<O>(object) {
+        for slot in inherited_slots::<T>(object) {
             let answer = visit.slot(slot);
             if answer != 0 {
                 return answer;
             }
         }
-        O::class().value(object).traverse(visit)
+        T::class().value(object).traverse(visit)
     }
 }
 
-unsafe extern "C" fn clear<O: Owner>(object: *mut ffi::PyObject) -> c_int {
+unsafe extern "C" fn clear<T: Native>(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: called by the collector with a live instance.
     unsafe {
-        for slot in inherited_slots::<O>(object) {
+        for slot in inherited_slots::<T>(object) {
             slot.clear();
         }
-        O::class().value(object).clear(Python::assume_attached());
+        T::class().value(object).clear(Python::assume_attached());
     }
     0
 }
@@ -335,17 +327,17 @@ unsafe extern "C" fn clear<O: Owner>(object: *mut ffi::PyObject) -> c_int {
 ///
 /// # Safety
 /// The class has been made.
-unsafe fn native_base<O: Owner>() -> *mut ffi::PyTypeObject {
+unsafe fn native_base<T: Native>() -> *mut ffi::PyTypeObject {
     // SAFETY: a made class has a base.
-    unsafe { (*O::class().as_type_ptr()).tp_base }
+    unsafe { (*T::class().as_type_ptr()).tp_base }
 }
 
-unsafe extern "C" fn finalize_extending<O: Owner>(object: *mut ffi::PyObject) {
+unsafe extern "C" fn finalize_extending<T: Native>(object: *mut ffi::PyObject) {
     // SAFETY: called by Python with an instance that it is about to free; all such classes extend asyncio's futures. The
     // base's function takes for granted that the instance was initialised, which a subclass may have left out.
     unsafe {
         if super::base::is_initialised(object)
-            && let Some(finalize) = (*native_base::<O>()).tp_finalize
+            && let Some(finalize) = (*native_base::<T>()).tp_finalize
         {
             finalize(object);
         }
@@ -385,20 +377,20 @@ pub fn untrack(object: &Bound<'_, PyAny>) {
     }
 }
 
-unsafe extern "C" fn dealloc_extending<O: Owner>(object: *mut ffi::PyObject) {
+unsafe extern "C" fn dealloc_extending<T: Native>(object: *mut ffi::PyObject) {
     // SAFETY: as in `dealloc`. The base's function clears its part, frees the memory and, where it is a heap type
     // (from Python 3.12), releases the type; a static base does not know about ours.
     unsafe {
         let ty = ffi::Py_TYPE(object);
-        if ptr::eq(ty, O::class().as_type_ptr())
+        if ptr::eq(ty, T::class().as_type_ptr())
             && super::base::has_last_words(object)
             && revives(object)
         {
             return;
         }
         ffi::PyObject_GC_UnTrack(object.cast());
-        O::class().drop_value(object);
-        let base = native_base::<O>();
+        T::class().drop_value(object);
+        let base = native_base::<T>();
         let dealloc = (*base).tp_dealloc.unwrap_unchecked();
         let static_base = (*base).tp_flags & ffi::Py_TPFLAGS_HEAPTYPE == 0;
         dealloc(object);
@@ -408,14 +400,14 @@ unsafe extern "C" fn dealloc_extending<O: Owner>(object: *mut ffi::PyObject) {
     }
 }
 
-unsafe extern "C" fn traverse_extending<O: Owner>(
+unsafe extern "C" fn traverse_extending<T: Native>(
     object: *mut ffi::PyObject,
     visit: ffi::visitproc,
     arg: *mut c_void,
 ) -> c_int {
     // SAFETY: as in `traverse`. A static base's function does not visit the type, a heap type's does.
     unsafe {
-        let base = native_base::<O>();
+        let base = native_base::<T>();
         if (*base).tp_flags & ffi::Py_TPFLAGS_HEAPTYPE == 0 {
             let answer = visit(ffi::Py_TYPE(object).cast(), arg);
             if answer != 0 {
@@ -428,15 +420,15 @@ unsafe extern "C" fn traverse_extending<O: Owner>(
                 return answer;
             }
         }
-        O::class().value(object).traverse(Visit { visit, arg })
+        T::class().value(object).traverse(Visit { visit, arg })
     }
 }
 
-unsafe extern "C" fn clear_extending<O: Owner>(object: *mut ffi::PyObject) -> c_int {
+unsafe extern "C" fn clear_extending<T: Native>(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: as in `clear`.
     unsafe {
-        O::class().value(object).clear(Python::assume_attached());
-        (*native_base::<O>())
+        T::class().value(object).clear(Python::assume_attached());
+        (*native_base::<T>())
             .tp_clear
             .map_or(0, |clear| clear(object))
     }

@@ -16,7 +16,7 @@ use pyo3::types::{PyAny, PyModule};
 
 use super::Slot;
 use super::class::{Class, Description, Native, Visit};
-use super::lifecycle::{Owner, class_slots};
+use super::lifecycle::class_slots;
 use super::method::{Args, Returned, add_functions, guard, receiver};
 use super::object::is_exactly;
 use crate::method;
@@ -56,30 +56,24 @@ impl Default for Special {
 }
 
 impl Native for Special {
-    fn traverse(&self, visit: Visit) -> c_int {
-        visit.slots([&self.native, &self.original])
-    }
-}
-
-impl Owner for Special {
-    type Value = Self;
     fn class() -> &'static Class<Self> {
         &SPECIAL
+    }
+
+    fn traverse(&self, visit: Visit) -> c_int {
+        visit.slots([&self.native, &self.original])
     }
 }
 
 impl Native for Method {
     const RECYCLED: usize = 64;
 
-    fn traverse(&self, visit: Visit) -> c_int {
-        visit.slots([&self.object, &self.special])
-    }
-}
-
-impl Owner for Method {
-    type Value = Self;
     fn class() -> &'static Class<Self> {
         &METHOD
+    }
+
+    fn traverse(&self, visit: Visit) -> c_int {
+        visit.slots([&self.object, &self.special])
     }
 }
 

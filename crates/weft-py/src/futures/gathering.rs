@@ -12,7 +12,7 @@ use pyo3::types::{PyAny, PyBool, PyDict, PyList, PyModule, PyType};
 use super::FUTURE;
 use crate::ffi::base;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, extending_slots};
+use crate::ffi::lifecycle::extending_slots;
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::{method, property};
@@ -37,6 +37,10 @@ pub struct Gathering {
 impl Native for Gathering {
     const EXTENDS: bool = true;
 
+    fn class() -> &'static Class<Self> {
+        &GATHERING
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slots([&self.children, &self.caller])
     }
@@ -49,15 +53,6 @@ impl Native for Gathering {
 
 /// The class of these futures, of which there is no subclass.
 pub static GATHERING: Class<Gathering> = Class::new();
-
-struct GatheringClass;
-
-impl Owner for GatheringClass {
-    type Value = Gathering;
-    fn class() -> &'static Class<Gathering> {
-        &GATHERING
-    }
-}
 
 /// `cancel(msg=None)`: cancels the children; the future itself ends when they have.
 fn cancel<'py>(outer: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Returned<'py> {
@@ -114,7 +109,7 @@ pub fn make(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 property!("_children" => children),
                 property!("_cancel_requested" => cancel_requested),
             ],
-            slots: extending_slots::<GatheringClass>(),
+            slots: extending_slots::<Gathering>(),
             mixin: Some(stock.unbind()),
             ..Description::default()
         },

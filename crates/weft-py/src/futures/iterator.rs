@@ -11,7 +11,7 @@ use pyo3::types::{PyAny, PyTuple, PyType};
 
 use crate::ffi::base;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::slots::Advanced;
 use crate::ffi::{Class, Native, Slot, Visit};
@@ -27,6 +27,10 @@ pub struct FutureIterator {
 impl Native for FutureIterator {
     const RECYCLED: usize = 256;
 
+    fn class() -> &'static Class<Self> {
+        &ITERATOR
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slot(&self.future)
     }
@@ -37,15 +41,6 @@ impl Native for FutureIterator {
 }
 
 static ITERATOR: Class<FutureIterator> = Class::new();
-
-struct IteratorClass;
-
-impl Owner for IteratorClass {
-    type Value = FutureIterator;
-    fn class() -> &'static Class<FutureIterator> {
-        &ITERATOR
-    }
-}
 
 /// `__await__` and `__iter__` of futures and tasks.
 ///
@@ -176,7 +171,7 @@ fn close<'py>(iterator: &Bound<'py, PyAny>) -> Returned<'py> {
 /// # Errors
 /// What Python raises while it makes types.
 pub fn make(py: Python<'_>) -> PyResult<()> {
-    let mut slots = class_slots::<IteratorClass>();
+    let mut slots = class_slots::<FutureIterator>();
     slots.extend([slot!(iter itself), slot!(next advance), slot!(send advance)]);
     ITERATOR.make(
         py,

@@ -27,7 +27,7 @@ use crate::event_loop::{self, EVENT_LOOP, EventLoop, Job, Ready};
 use crate::ffi::base;
 use crate::ffi::call::{call1, call2};
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, extending_slots};
+use crate::ffi::lifecycle::extending_slots;
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{function_of_entry, receiver_of_builtin};
 use crate::ffi::{Class, Native, callback, context};
@@ -48,6 +48,10 @@ pub struct Future;
 impl Native for Future {
     const EXTENDS: bool = true;
     const RECYCLED: usize = 4096;
+
+    fn class() -> &'static Class<Self> {
+        &FUTURE
+    }
 }
 
 /// `weft.Future`.
@@ -58,15 +62,6 @@ pub static FUTURE: Class<Future> = Class::new();
 #[inline]
 pub fn is_native(object: &Bound<'_, PyAny>) -> bool {
     FUTURE.is_exact(object) || GATHERING.is_exact(object)
-}
-
-struct FutureClass;
-
-impl Owner for FutureClass {
-    type Value = Future;
-    fn class() -> &'static Class<Future> {
-        &FUTURE
-    }
 }
 
 /// What this module has to know of the tasks that wait for futures; told by the module of tasks, which builds on this.
@@ -482,7 +477,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ]);
     event_loop::handles::set_trust(is_completion);
     iterator::make(py)?;
-    let mut slots = extending_slots::<FutureClass>();
+    let mut slots = extending_slots::<Future>();
     slots.extend([slot!(await iterate), slot!(iter iterate)]);
     let class = FUTURE.make(
         py,

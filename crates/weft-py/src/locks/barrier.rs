@@ -17,7 +17,6 @@ use super::common::{Common, Primitive, description, inherited};
 use super::condition::{Progress, Taking, Turn, Waiting, is_condition, release, wake_all};
 use super::ready::ready;
 use crate::ffi::call::method0;
-use crate::ffi::lifecycle::Owner;
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::imports::imports;
@@ -53,14 +52,11 @@ pub struct Barrier {
 
 static BARRIER: Class<Barrier> = Class::new();
 
-impl Owner for Barrier {
-    type Value = Self;
+impl Native for Barrier {
     fn class() -> &'static Class<Self> {
         &BARRIER
     }
-}
 
-impl Native for Barrier {
     fn traverse(&self, visit: Visit) -> c_int {
         match visit.slot(&self.condition) {
             0 => self.common.traverse(visit),

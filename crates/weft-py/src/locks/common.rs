@@ -12,7 +12,7 @@ use super::waiters::Waiters;
 use crate::ffi::call::{call0, call1};
 use crate::ffi::class::Description;
 use crate::ffi::coroutine_function::receiver_of_method;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::Returned;
 use crate::ffi::object::{class_version, function_of_entry, receiver_of_builtin};
 use crate::ffi::{Native, Slot, Visit};
@@ -57,7 +57,7 @@ impl Common {
 }
 
 /// A class of primitives.
-pub trait Primitive: Owner<Value = Self> + Native + Sized {
+pub trait Primitive: Native {
     /// The place of [`Common`] in its instances.
     const COMMON: usize;
 

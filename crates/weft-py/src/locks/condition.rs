@@ -22,7 +22,6 @@ use super::lock;
 use super::ready::ready;
 use super::waiters::{is_cancellation, truth};
 use crate::ffi::call::call0;
-use crate::ffi::lifecycle::Owner;
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::imports::imports;
@@ -40,14 +39,11 @@ static CONDITION: Class<Condition> = Class::new();
 static WAIT: Known = Known::new();
 static NOTIFY: Known = Known::new();
 
-impl Owner for Condition {
-    type Value = Self;
+impl Native for Condition {
     fn class() -> &'static Class<Self> {
         &CONDITION
     }
-}
 
-impl Native for Condition {
     fn traverse(&self, visit: Visit) -> c_int {
         match visit.slot(&self.lock) {
             0 => self.common.traverse(visit),

@@ -11,7 +11,6 @@ use pyo3::types::{PyAny, PyDict, PyModule, PyTuple};
 use super::acquiring::{Acquire, Acquired, acquire};
 use super::common::{Common, Primitive, description, properties};
 use super::waiters::truth;
-use crate::ffi::lifecycle::Owner;
 use crate::ffi::method::Returned;
 use crate::ffi::{Class, Native, Visit};
 use crate::operations::Frame;
@@ -26,14 +25,11 @@ pub struct Event {
 
 static EVENT: Class<Event> = Class::new();
 
-impl Owner for Event {
-    type Value = Self;
+impl Native for Event {
     fn class() -> &'static Class<Self> {
         &EVENT
     }
-}
 
-impl Native for Event {
     fn traverse(&self, visit: Visit) -> c_int {
         self.common.traverse(visit)
     }

@@ -12,7 +12,6 @@ use pyo3::types::{PyAny, PyDict, PyModule, PyTuple};
 use super::acquiring::{self, Acquire, Acquired, acquire};
 use super::common::{Common, Known, Primitive, Trust, description, properties};
 use super::waiters::{is_cancellation, truth};
-use crate::ffi::lifecycle::Owner;
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::{Class, Native, Visit};
 use crate::operations::Frame;
@@ -31,14 +30,11 @@ pub static TRUST: Trust = Trust::new();
 /// And its `locked`.
 pub static LOCKED: Known = Known::new();
 
-impl Owner for Lock {
-    type Value = Self;
+impl Native for Lock {
     fn class() -> &'static Class<Self> {
         &LOCK
     }
-}
 
-impl Native for Lock {
     fn traverse(&self, visit: Visit) -> c_int {
         self.common.traverse(visit)
     }

@@ -8,7 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyAny, PyBool, PyModule, PyString};
 
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::slots::Advanced;
 use crate::ffi::{Class, Native};
@@ -25,10 +25,7 @@ static INSTANCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 impl Native for Ready {
     const COLLECTED: bool = false;
-}
 
-impl Owner for Ready {
-    type Value = Self;
     fn class() -> &'static Class<Self> {
         &READY
     }

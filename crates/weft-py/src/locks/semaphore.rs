@@ -13,7 +13,6 @@ use super::common::{Common, Primitive, Trust, description, properties};
 use super::count::Count;
 use super::waiters::{is_cancellation, is_cancelled, truth};
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::Owner;
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::{Class, Native, Visit};
 use crate::operations::{Frame, finish_unless_done, is_done};
@@ -42,16 +41,17 @@ pub struct Nothing;
 impl Native for Nothing {
     // The base does it.
     const COLLECTED: bool = false;
-}
 
-impl Owner for Semaphore {
-    type Value = Self;
     fn class() -> &'static Class<Self> {
-        &SEMAPHORE
+        &BOUNDED
     }
 }
 
 impl Native for Semaphore {
+    fn class() -> &'static Class<Self> {
+        &SEMAPHORE
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         for answer in [
             self.value.traverse(visit),

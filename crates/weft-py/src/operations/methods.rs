@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBool, PyString};
 
-use super::{Frame, FrameOwner, Operation, Phase, advance, sent_by, throw_in, unfit};
+use super::{Frame, Operation, Phase, advance, sent_by, throw_in, unfit};
 use crate::ffi::call::method1;
 use crate::ffi::class::Description;
 use crate::ffi::lifecycle::class_slots;
@@ -197,7 +197,7 @@ pub fn description<T: Operation>(
     properties: Vec<ffi::PyGetSetDef>,
     slots: Vec<ffi::PyType_Slot>,
 ) -> Description {
-    let mut all = class_slots::<FrameOwner<T>>();
+    let mut all = class_slots::<Frame<T>>();
     // Python does not make operations.
     all.retain(|slot| slot.slot != ffi::Py_tp_new);
     all.extend(slots);

@@ -24,7 +24,6 @@ use pyo3::types::PyAny;
 
 use crate::ffi::base;
 use crate::ffi::call::{Sent, call0, method1, send_none};
-use crate::ffi::lifecycle::Owner;
 use crate::ffi::method::Returned;
 use crate::ffi::object::{is_coroutine, track};
 use crate::ffi::slots::Advanced;
@@ -118,6 +117,10 @@ impl<T: Operation> Native for Frame<T> {
     const RECYCLED: usize = 256;
     const TRACKED_LATE: bool = true;
 
+    fn class() -> &'static Class<Self> {
+        T::class()
+    }
+
     fn wants_finalizer(&self) -> bool {
         self.phase.get() != Phase::Ended
     }
@@ -132,17 +135,6 @@ impl<T: Operation> Native for Frame<T> {
     fn clear(&self, _: Python<'_>) {
         self.awaited.clear();
         self.operation.clear();
-    }
-}
-
-/// The owner of frames of `T`, for [`class_slots`](crate::ffi::lifecycle::class_slots).
-#[derive(Debug)]
-pub struct FrameOwner<T>(std::marker::PhantomData<T>);
-
-impl<T: Operation> Owner for FrameOwner<T> {
-    type Value = Frame<T>;
-    fn class() -> &'static Class<Frame<T>> {
-        T::class()
     }
 }
 

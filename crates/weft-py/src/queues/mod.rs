@@ -19,22 +19,13 @@ use self::waiting::{Get, Join, Put};
 use crate::ffi::Class;
 use crate::ffi::call::call2;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::{Args, Returned};
 use crate::operations;
 use crate::{make_operation, method, property, slot};
 
 /// `_weft.Queue`.
 static QUEUE: Class<Queue> = Class::new();
-
-struct QueueClass;
-
-impl Owner for QueueClass {
-    type Value = Queue;
-    fn class() -> &'static Class<Queue> {
-        &QUEUE
-    }
-}
 
 fn nothing(py: Python<'_>) -> Returned<'_> {
     Ok(py.None().into_bound(py))
@@ -311,7 +302,7 @@ fn properties() -> Vec<ffi::PyGetSetDef> {
 /// What Python raises while it makes types.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let mut slots = class_slots::<QueueClass>();
+    let mut slots = class_slots::<Queue>();
     slots.extend([slot!(init init), slot!(setattr attribute_set)]);
     let class = QUEUE.make(
         py,

@@ -18,7 +18,7 @@ use super::line::{Container, Line};
 use crate::ffi::call::{call1, call2, method0, method1};
 use crate::ffi::method::Returned;
 use crate::ffi::object::{class_version, is_exactly};
-use crate::ffi::{Native, Slot, Visit};
+use crate::ffi::{Class, Native, Slot, Visit};
 use crate::operations::{finish_unless_done, is_done};
 
 /// How many items fit.
@@ -64,6 +64,10 @@ pub struct Queue {
 }
 
 impl Native for Queue {
+    fn class() -> &'static Class<Self> {
+        &QUEUE
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         for line in [&self.items, &self.getters, &self.putters] {
             let answer = line.traverse(visit);

@@ -13,7 +13,7 @@ use super::reader::{self, READER};
 use super::{flag, none, stored};
 use crate::ffi::call::method1;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::Returned;
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::imports::imports;
@@ -37,6 +37,10 @@ pub struct StreamReaderProtocol {
 }
 
 impl Native for StreamReaderProtocol {
+    fn class() -> &'static Class<Self> {
+        &PROTOCOL
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slots([&self.reader, &self.event_loop, &self.drain_waiters])
     }
@@ -50,15 +54,6 @@ impl Native for StreamReaderProtocol {
 
 /// `_weft.StreamReaderProtocol`.
 pub static PROTOCOL: Class<StreamReaderProtocol> = Class::new();
-
-struct ProtocolClass;
-
-impl Owner for ProtocolClass {
-    type Value = StreamReaderProtocol;
-    fn class() -> &'static Class<StreamReaderProtocol> {
-        &PROTOCOL
-    }
-}
 
 static HOOKS: Hooks = Hooks::new(&[
     "data_received",
@@ -190,7 +185,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 flag!(PROTOCOL, "_paused" => paused),
                 flag!(PROTOCOL, "_connection_lost" => connection_lost),
             ],
-            slots: class_slots::<ProtocolClass>(),
+            slots: class_slots::<StreamReaderProtocol>(),
             instantiable: true,
             subclassable: true,
             immutable: true,

@@ -18,7 +18,7 @@ use crate::event_loop::{self, EVENT_LOOP};
 use crate::ffi::bytes;
 use crate::ffi::call::{method0, method1};
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::Returned;
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::futures::{self, FUTURE};
@@ -53,6 +53,10 @@ pub struct StreamReader {
 }
 
 impl Native for StreamReader {
+    fn class() -> &'static Class<Self> {
+        &READER
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         match self.storage.traverse(visit) {
             0 => visit.slots(self.slots()),
@@ -70,15 +74,6 @@ impl Native for StreamReader {
 
 /// `_weft.StreamReader`.
 pub static READER: Class<StreamReader> = Class::new();
-
-struct ReaderClass;
-
-impl Owner for ReaderClass {
-    type Value = StreamReader;
-    fn class() -> &'static Class<StreamReader> {
-        &READER
-    }
-}
 
 static HOOKS: Hooks = Hooks::new(&[
     "feed_data",
@@ -499,7 +494,7 @@ fn set_limit(object: &Bound<'_, PyAny>, value: Option<Borrowed<'_, '_, PyAny>>) 
 /// # Errors
 /// What Python raises while it makes types.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let mut slots = class_slots::<ReaderClass>();
+    let mut slots = class_slots::<StreamReader>();
     slots.extend([slot!(init init), slot!(repr representation)]);
     let mut methods = vec![
         method!(named "feed_data"("data") => feed_data, "feed_data($self, data)\n--\n\nAppend data, a bytes-like object, and wake who waits for it."),

@@ -11,7 +11,7 @@ use super::protocol::{self, PROTOCOL};
 use super::{none, reader, stored};
 use crate::ffi::call::{method0, method1};
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::Returned;
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::operations::{self, Operation, Step};
@@ -39,6 +39,10 @@ impl StreamWriter {
 }
 
 impl Native for StreamWriter {
+    fn class() -> &'static Class<Self> {
+        &WRITER
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slots(self.slots())
     }
@@ -52,15 +56,6 @@ impl Native for StreamWriter {
 
 /// `_weft.StreamWriter`.
 pub static WRITER: Class<StreamWriter> = Class::new();
-
-struct WriterClass;
-
-impl Owner for WriterClass {
-    type Value = StreamWriter;
-    fn class() -> &'static Class<StreamWriter> {
-        &WRITER
-    }
-}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
@@ -223,7 +218,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 stored!(WRITER, "_reader" => reader),
                 stored!(WRITER, "_loop" => event_loop),
             ],
-            slots: class_slots::<WriterClass>(),
+            slots: class_slots::<StreamWriter>(),
             instantiable: true,
             subclassable: true,
             immutable: true,

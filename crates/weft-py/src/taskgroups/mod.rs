@@ -24,7 +24,7 @@ use crate::event_loop::{EVENT_LOOP, current_task, leave_task};
 use crate::ffi::call::{method0, method1};
 use crate::ffi::callback::Callback;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::{Args, Returned, missing_argument};
 use crate::ffi::{Class, Native, Slot, Visit, context};
 use crate::futures::{self, Failure};
@@ -74,6 +74,10 @@ impl TaskGroup {
 }
 
 impl Native for TaskGroup {
+    fn class() -> &'static Class<Self> {
+        &TASK_GROUP
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slots(self.slots())
     }
@@ -86,15 +90,6 @@ impl Native for TaskGroup {
 }
 
 static TASK_GROUP: Class<TaskGroup> = Class::new();
-
-struct TaskGroupClass;
-
-impl Owner for TaskGroupClass {
-    type Value = TaskGroup;
-    fn class() -> &'static Class<TaskGroup> {
-        &TASK_GROUP
-    }
-}
 
 fn of<'a>(group: &'a Bound<'_, PyAny>) -> &'a TaskGroup {
     TASK_GROUP.of(group)
@@ -517,7 +512,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     make_operation!(py, block::Enter)?;
     make_operation!(py, block::Exit)?;
-    let mut slots = class_slots::<TaskGroupClass>();
+    let mut slots = class_slots::<TaskGroup>();
     slots.extend([slot!(init init), slot!(repr representation)]);
     let class = TASK_GROUP.make(
         py,

@@ -29,7 +29,7 @@ use crate::event_loop::{
 use crate::ffi::base;
 use crate::ffi::call::{call1, method0};
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, extending_slots, is_finalized, untrack};
+use crate::ffi::lifecycle::{extending_slots, is_finalized, untrack};
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{is_coroutine, is_exact_string};
 use crate::ffi::registry::{self, Member};
@@ -56,19 +56,14 @@ pub struct Task {
 impl Native for Task {
     const EXTENDS: bool = true;
     const RECYCLED: usize = 12_288;
+
+    fn class() -> &'static Class<Self> {
+        &TASK
+    }
 }
 
 /// `weft.Task`.
 pub static TASK: Class<Task> = Class::new();
-
-struct TaskClass;
-
-impl Owner for TaskClass {
-    type Value = Task;
-    fn class() -> &'static Class<Task> {
-        &TASK
-    }
-}
 
 /// Whether `object` is a task that our steps drive.
 #[inline]
@@ -507,7 +502,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     #[cfg(not(Py_3_12))]
     methods.push(method!(none "get_name" => get_name, "Return the task's name."));
     methods.push(method!(none "get_coro" => get_coro, "Return the coroutine that the task runs."));
-    let mut slots = extending_slots::<TaskClass>();
+    let mut slots = extending_slots::<Task>();
     slots.extend([
         slot!(init init),
         slot!(await futures::iterate),

@@ -17,7 +17,6 @@ use super::version;
 use crate::event_loop::{self, EVENT_LOOP, leave_task, registered_task};
 use crate::ffi::base;
 use crate::ffi::call::method0;
-use crate::ffi::lifecycle::Owner;
 use crate::ffi::method::Returned;
 use crate::ffi::object::{is_exact_float, is_exact_int};
 use crate::ffi::{Class, Native, Slot, Visit};
@@ -89,6 +88,10 @@ pub struct Timeout {
 impl Native for Timeout {
     const RECYCLED: usize = 256;
 
+    fn class() -> &'static Class<Self> {
+        &TIMEOUT
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slots([&self.given, &self.timer, &self.task])
     }
@@ -102,17 +105,6 @@ impl Native for Timeout {
 
 /// The class.
 pub static TIMEOUT: Class<Timeout> = Class::new();
-
-/// The owner of the class, for its life cycle.
-#[derive(Debug)]
-pub struct TimeoutClass;
-
-impl Owner for TimeoutClass {
-    type Value = Timeout;
-    fn class() -> &'static Class<Timeout> {
-        &TIMEOUT
-    }
-}
 
 impl Timeout {
     /// The state.

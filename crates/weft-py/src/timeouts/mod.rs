@@ -20,7 +20,7 @@ use crate::ffi::{Slot, Visit};
 use crate::imports::mentions;
 use crate::operations::{self, Operation, Step};
 use crate::{make_operation, method, operation, property, slot};
-use deadline::{Leaving, State, TIMEOUT, Timeout, TimeoutClass};
+use deadline::{Leaving, State, TIMEOUT, Timeout};
 
 /// What differs between releases of asyncio, asked of asyncio itself.
 #[derive(Debug)]
@@ -270,7 +270,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     make_operation!(py, Enter)?;
     make_operation!(py, Exit)?;
     wait_for::register(py)?;
-    let mut slots = class_slots::<TimeoutClass>();
+    let mut slots = class_slots::<Timeout>();
     slots.extend([slot!(init init), slot!(repr representation)]);
     let class = TIMEOUT.make(
         py,

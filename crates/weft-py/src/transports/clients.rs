@@ -14,7 +14,7 @@ use pyo3::types::{PyAny, PyModule, PySet, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::ffi::call::{call1, method0};
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::Returned;
 use crate::ffi::object::is_exactly;
 use crate::ffi::{Class, Native, Reference};
@@ -28,15 +28,10 @@ struct Clients {
     references: RefCell<HashMap<usize, Reference>>,
 }
 
-impl Native for Clients {}
-
 static CLIENTS: Class<Clients> = Class::new();
 
-struct ClientsClass;
-
-impl Owner for ClientsClass {
-    type Value = Clients;
-    fn class() -> &'static Class<Clients> {
+impl Native for Clients {
+    fn class() -> &'static Class<Self> {
         &CLIENTS
     }
 }
@@ -185,7 +180,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         None,
         Description {
             methods,
-            slots: class_slots::<ClientsClass>(),
+            slots: class_slots::<Clients>(),
             doc: Some(c"The native part of a server's set of transports."),
             instantiable: true,
             subclassable: true,

@@ -12,7 +12,7 @@ use super::callbacks;
 use super::flow_control::Limits;
 use crate::event_loop::handles::is_fatal;
 use crate::ffi::method::{Args, Returned, missing_argument};
-use crate::ffi::{Class, Native, Slot};
+use crate::ffi::{Native, Slot};
 
 pub(super) fn none<'py>(object: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
     object.py().None().into_bound(object.py())
@@ -24,9 +24,6 @@ pub(super) fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
 
 /// The state of a transport.
 pub(super) trait Transport: Native {
-    /// The class whose instances have it.
-    fn class() -> &'static Class<Self>;
-
     /// The loop; given up after `connection_lost()`.
     fn event_loop(&self) -> &Slot;
 

@@ -13,7 +13,7 @@ use crate::ensuring::{caller_on, ensure_future, is_any_coroutine, is_future, thr
 use crate::ffi::call::{MethodDefinition, bound_method, call1};
 use crate::ffi::callback::Callback;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::{Args, Returned, missing_argument};
 use crate::ffi::slots::Advanced;
 use crate::ffi::{Class, Native, Reference, Slot, Visit, context};
@@ -47,6 +47,10 @@ pub struct AsCompleted {
 }
 
 impl Native for AsCompleted {
+    fn class() -> &'static Class<Self> {
+        &AS_COMPLETED
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         let answer = visit.slots([
             &self.given,
@@ -84,15 +88,6 @@ impl Native for AsCompleted {
 }
 
 static AS_COMPLETED: Class<AsCompleted> = Class::new();
-
-struct AsCompletedClass;
-
-impl Owner for AsCompletedClass {
-    type Value = AsCompleted;
-    fn class() -> &'static Class<AsCompleted> {
-        &AS_COMPLETED
-    }
-}
 
 impl AsCompleted {
     fn expected<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PySet>>> {
@@ -399,7 +394,7 @@ pub(super) fn as_completed<'py>(module: &Bound<'py, PyAny>, args: Args<'_, 'py>)
 
 /// Makes the classes.
 pub(super) fn register(py: Python<'_>) -> PyResult<()> {
-    let mut slots = class_slots::<AsCompletedClass>();
+    let mut slots = class_slots::<AsCompleted>();
     slots.extend([slot!(iter itself), slot!(next advance)]);
     #[cfg(Py_3_13)]
     slots.extend([

@@ -17,7 +17,7 @@ use crate::ensuring::{caller_on, is_any_coroutine, is_future};
 use crate::ffi::call::call1;
 use crate::ffi::callback::Callback;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::{Args, Returned, missing_argument};
 use crate::ffi::{Class, Native, Slot, Visit, context};
 use crate::futures::{
@@ -53,6 +53,10 @@ pub struct Countdown {
 impl Native for Countdown {
     const RECYCLED: usize = 16;
 
+    fn class() -> &'static Class<Self> {
+        &COUNTDOWN
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slots([&self.waiter, &self.timer, &self.caller])
     }
@@ -65,15 +69,6 @@ impl Native for Countdown {
 }
 
 static COUNTDOWN: Class<Countdown> = Class::new();
-
-struct CountdownClass;
-
-impl Owner for CountdownClass {
-    type Value = Countdown;
-    fn class() -> &'static Class<Countdown> {
-        &COUNTDOWN
-    }
-}
 
 static ONE_DONE: Callback = done_callback!("_on_completion" => one_done);
 
@@ -301,7 +296,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         c"weft._weft.Countdown",
         None,
         Description {
-            slots: class_slots::<CountdownClass>(),
+            slots: class_slots::<Countdown>(),
             immutable: true,
             ..Description::default()
         },

@@ -8,7 +8,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyFloat, PyList, PyString};
 
-use super::{HANDLE, Handle, HandleClass, TIMER_HANDLE, TimerHandleClass, describe_callback, run};
+use super::{HANDLE, Handle, Nothing, TIMER_HANDLE, describe_callback, run};
 use crate::event_loop::{self, EVENT_LOOP};
 use crate::ffi::class::Description;
 use crate::ffi::context;
@@ -233,7 +233,7 @@ fn compare<'py>(
 /// What Python raises while it makes types.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let mut slots = class_slots::<HandleClass>();
+    let mut slots = class_slots::<Handle>();
     slots.push(slot!(repr representation));
     let handle = HANDLE.make(
         py,
@@ -277,7 +277,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
                 property!("_scheduled" => get_scheduled),
             ],
             slots: vec![
-                dealloc_slot::<HandleClass, TimerHandleClass>(),
+                dealloc_slot::<Handle, Nothing>(),
                 slot!(hash hash),
                 slot!(compare compare),
             ],

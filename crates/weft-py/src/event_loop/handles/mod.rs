@@ -20,7 +20,6 @@ use pyo3::types::{PyAny, PyDict, PyString, PyTuple};
 use crate::event_loop::{EVENT_LOOP, EventLoop, Job};
 use crate::ffi::call::{call_tuple, call0, call1, call2, call3};
 use crate::ffi::context::SharedContexts;
-use crate::ffi::lifecycle::Owner;
 use crate::ffi::method::{Args, Returned};
 use crate::ffi::object::{is_builtin, reference_count};
 use crate::ffi::{Class, Native, Slot, Visit, context};
@@ -73,6 +72,10 @@ pub struct Handle {
 impl Native for Handle {
     const COLLECTED: bool = false;
     const RECYCLED: usize = 16_384;
+
+    fn class() -> &'static Class<Self> {
+        &HANDLE
+    }
 }
 
 /// `weft.Handle`.
@@ -86,22 +89,9 @@ pub struct Nothing;
 
 impl Native for Nothing {
     const COLLECTED: bool = false;
-}
 
-struct HandleClass;
-struct TimerHandleClass;
-
-impl Owner for TimerHandleClass {
-    type Value = Nothing;
-    fn class() -> &'static Class<Nothing> {
+    fn class() -> &'static Class<Self> {
         &TIMER_HANDLE
-    }
-}
-
-impl Owner for HandleClass {
-    type Value = Handle;
-    fn class() -> &'static Class<Handle> {
-        &HANDLE
     }
 }
 

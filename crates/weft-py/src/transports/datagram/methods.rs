@@ -9,12 +9,12 @@ use pyo3::types::{PyAny, PyDict, PyTuple};
 
 use super::{DATAGRAM, DatagramTransport};
 use crate::event_loop::EVENT_LOOP;
+use crate::ffi::Slot;
 use crate::ffi::bytes;
 use crate::ffi::call::call1;
 use crate::ffi::context;
 use crate::ffi::method::{Args, Returned, missing_argument};
 use crate::ffi::socket::SocketMemory;
-use crate::ffi::{Class, Slot};
 use crate::imports::imports;
 use crate::method;
 use crate::transports::addresses::Family;
@@ -106,10 +106,6 @@ fn get_extra_info<'py>(object: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retur
 }
 
 impl Transport for DatagramTransport {
-    fn class() -> &'static Class<Self> {
-        &DATAGRAM
-    }
-
     fn event_loop(&self) -> &Slot {
         &self.event_loop
     }

@@ -36,7 +36,7 @@ use super::flow_control::Limits;
 use super::{callbacks, watching};
 use crate::event_loop::{EVENT_LOOP, Interest};
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::socket::SocketMemory;
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::slot;
@@ -93,6 +93,10 @@ pub struct DatagramTransport {
 }
 
 impl Native for DatagramTransport {
+    fn class() -> &'static Class<Self> {
+        &DATAGRAM
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         // Addresses refer to nothing that could refer back.
         visit.slots(self.slots())
@@ -107,15 +111,6 @@ impl Native for DatagramTransport {
 
 /// `weft.DatagramTransport`.
 pub static DATAGRAM: Class<DatagramTransport> = Class::new();
-
-struct DatagramClass;
-
-impl Owner for DatagramClass {
-    type Value = DatagramTransport;
-    fn class() -> &'static Class<DatagramTransport> {
-        &DATAGRAM
-    }
-}
 
 impl DatagramTransport {
     fn slots(&self) -> [&Slot; 7] {
@@ -209,7 +204,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let mixin = transports
         .getattr("DatagramTransport")?
         .cast_into::<PyType>()?;
-    let mut slots = class_slots::<DatagramClass>();
+    let mut slots = class_slots::<DatagramTransport>();
     slots.extend([
         slot!(init methods::init),
         slot!(repr attributes::representation),

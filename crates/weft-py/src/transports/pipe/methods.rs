@@ -9,24 +9,17 @@ use pyo3::types::PyAny;
 use super::{Pipe, pipe_of};
 use crate::event_loop::EVENT_LOOP;
 use crate::ffi::method::Returned;
-use crate::ffi::{Class, Native, Slot};
+use crate::ffi::{Native, Slot};
 use crate::property;
 use crate::transports::methods::{Ending, Owning, Transport, boolean};
 
 /// The state of a transport of either direction.
 pub(super) trait PipeTransport: Native {
-    /// The class whose instances have it.
-    fn class() -> &'static Class<Self>;
-
     /// What the transports of both directions have.
     fn pipe(&self) -> &Pipe;
 }
 
 impl<T: PipeTransport> Transport for T {
-    fn class() -> &'static Class<Self> {
-        <Self as PipeTransport>::class()
-    }
-
     fn event_loop(&self) -> &Slot {
         &self.pipe().event_loop
     }

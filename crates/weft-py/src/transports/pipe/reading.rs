@@ -17,7 +17,7 @@ use crate::errors::os_error;
 use crate::event_loop::handles::is_fatal;
 use crate::ffi::call::method1;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::Returned;
 use crate::ffi::{Class, Native, Visit, bytes};
 use crate::transports::callbacks;
@@ -46,6 +46,10 @@ pub(super) struct ReadPipeTransport {
 }
 
 impl Native for ReadPipeTransport {
+    fn class() -> &'static Class<Self> {
+        &READ
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slots(self.pipe.slots())
     }
@@ -59,15 +63,6 @@ impl Native for ReadPipeTransport {
 
 /// `weft.ReadPipeTransport`.
 pub(super) static READ: Class<ReadPipeTransport> = Class::new();
-
-struct ReadClass;
-
-impl Owner for ReadClass {
-    type Value = ReadPipeTransport;
-    fn class() -> &'static Class<ReadPipeTransport> {
-        &READ
-    }
-}
 
 /// The loop's job for a descriptor that can be read.
 fn ready<'py>(
@@ -83,10 +78,6 @@ fn ready<'py>(
 }
 
 impl PipeTransport for ReadPipeTransport {
-    fn class() -> &'static Class<Self> {
-        &READ
-    }
-
     fn pipe(&self) -> &Pipe {
         &self.pipe
     }
@@ -284,7 +275,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .import("asyncio.transports")?
         .getattr("ReadTransport")?
         .cast_into::<PyType>()?;
-    let mut slots = class_slots::<ReadClass>();
+    let mut slots = class_slots::<ReadPipeTransport>();
     slots.extend([
         slot!(init init),
         slot!(repr representation),

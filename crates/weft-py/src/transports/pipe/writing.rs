@@ -17,7 +17,7 @@ use crate::errors::os_error;
 use crate::event_loop::handles::is_fatal;
 use crate::ffi::bytes::{self, View};
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::method::Returned;
 use crate::ffi::{Class, Native, Visit};
 use crate::transports::callbacks;
@@ -43,6 +43,10 @@ pub(super) struct WritePipeTransport {
 }
 
 impl Native for WritePipeTransport {
+    fn class() -> &'static Class<Self> {
+        &WRITE
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         visit.slots(self.pipe.slots())
     }
@@ -56,15 +60,6 @@ impl Native for WritePipeTransport {
 
 /// `weft.WritePipeTransport`.
 pub(super) static WRITE: Class<WritePipeTransport> = Class::new();
-
-struct WriteClass;
-
-impl Owner for WriteClass {
-    type Value = WritePipeTransport;
-    fn class() -> &'static Class<WritePipeTransport> {
-        &WRITE
-    }
-}
 
 /// The loop's job for a descriptor that can be read: nobody reads from its other end any more.
 fn peer_gone<'py>(
@@ -105,10 +100,6 @@ fn ready<'py>(
 }
 
 impl PipeTransport for WritePipeTransport {
-    fn class() -> &'static Class<Self> {
-        &WRITE
-    }
-
     fn pipe(&self) -> &Pipe {
         &self.pipe
     }
@@ -331,7 +322,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .import("asyncio.transports")?
         .getattr("_FlowControlMixin")?
         .cast_into::<PyType>()?;
-    let mut slots = class_slots::<WriteClass>();
+    let mut slots = class_slots::<WritePipeTransport>();
     slots.extend([
         slot!(init init),
         slot!(repr representation),

@@ -13,9 +13,9 @@ use pyo3::types::{PyAny, PyDict, PyTuple};
 
 use super::{STREAM, Source, StreamTransport, direct};
 use crate::event_loop::EVENT_LOOP;
+use crate::ffi::Slot;
 use crate::ffi::bytes;
 use crate::ffi::method::{Args, Returned};
-use crate::ffi::{Class, Slot};
 use crate::imports::imports;
 use crate::method;
 use crate::transports::flow_control::Limits;
@@ -120,10 +120,6 @@ fn reset_empty_waiter<'py>(object: &Bound<'py, PyAny>) -> Returned<'py> {
 }
 
 impl Transport for StreamTransport {
-    fn class() -> &'static Class<Self> {
-        &STREAM
-    }
-
     fn event_loop(&self) -> &Slot {
         &self.event_loop
     }

@@ -36,7 +36,7 @@ use super::flow_control::Limits;
 use super::write_buffer::WriteBuffer;
 use crate::event_loop::{EVENT_LOOP, Interest};
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::slot;
 use crate::transports::methods::Reading;
@@ -100,6 +100,10 @@ pub struct StreamTransport {
 }
 
 impl Native for StreamTransport {
+    fn class() -> &'static Class<Self> {
+        &STREAM
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         match self.socket.traverse(visit) {
             0 => visit.slots(self.slots()),
@@ -117,15 +121,6 @@ impl Native for StreamTransport {
 
 /// `weft.StreamTransport`.
 pub static STREAM: Class<StreamTransport> = Class::new();
-
-struct StreamClass;
-
-impl Owner for StreamClass {
-    type Value = StreamTransport;
-    fn class() -> &'static Class<StreamTransport> {
-        &STREAM
-    }
-}
 
 impl StreamTransport {
     fn slots(&self) -> [&Slot; 6] {
@@ -228,7 +223,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .import("asyncio.transports")?
         .getattr("_FlowControlMixin")?
         .cast_into::<PyType>()?;
-    let mut slots = class_slots::<StreamClass>();
+    let mut slots = class_slots::<StreamTransport>();
     slots.extend([
         slot!(init methods::init),
         slot!(repr attributes::representation),

@@ -14,10 +14,10 @@ use pyo3::types::{PyAny, PyDict, PyTuple};
 
 use super::{READ_HIGH, State, TLS, TlsTransport, Told};
 use crate::event_loop::EVENT_LOOP;
+use crate::ffi::Slot;
 use crate::ffi::bytes::{self, View, contents};
 use crate::ffi::call::{method0, method2};
 use crate::ffi::method::{Args, Returned};
-use crate::ffi::{Class, Slot};
 use crate::imports::{imports, tls};
 use crate::method;
 use crate::transports::flow_control::Limits;
@@ -173,10 +173,6 @@ fn timeout<'py>(
 }
 
 impl Transport for TlsTransport {
-    fn class() -> &'static Class<Self> {
-        &TLS
-    }
-
     fn event_loop(&self) -> &Slot {
         &self.event_loop
     }

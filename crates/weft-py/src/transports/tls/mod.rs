@@ -32,7 +32,7 @@ use pyo3::types::PyType;
 use super::flow_control::Limits;
 use super::stream::direct;
 use crate::ffi::class::Description;
-use crate::ffi::lifecycle::{Owner, class_slots};
+use crate::ffi::lifecycle::class_slots;
 use crate::ffi::{Class, Native, Slot, Visit};
 use crate::slot;
 pub use methods::make_accepted;
@@ -194,6 +194,10 @@ impl TlsTransport {
 }
 
 impl Native for TlsTransport {
+    fn class() -> &'static Class<Self> {
+        &TLS
+    }
+
     fn traverse(&self, visit: Visit) -> c_int {
         // What waits in the backlog is `bytes`, which refer to nothing.
         visit.slots(self.slots())
@@ -209,15 +213,6 @@ impl Native for TlsTransport {
 /// `weft.SSLTransport`.
 pub static TLS: Class<TlsTransport> = Class::new();
 
-struct TlsClass;
-
-impl Owner for TlsClass {
-    type Value = TlsTransport;
-    fn class() -> &'static Class<TlsTransport> {
-        &TLS
-    }
-}
-
 /// Makes the class and adds it to the module.
 ///
 /// # Errors
@@ -228,7 +223,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .import("asyncio.transports")?
         .getattr("_FlowControlMixin")?
         .cast_into::<PyType>()?;
-    let mut slots = class_slots::<TlsClass>();
+    let mut slots = class_slots::<TlsTransport>();
     slots.extend([
         slot!(init methods::init),
         slot!(repr attributes::representation),
