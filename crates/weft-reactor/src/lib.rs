@@ -67,6 +67,7 @@
 #![deny(unsafe_code)]
 
 pub mod addresses;
+pub mod bursts;
 pub mod clock;
 pub mod pipe;
 pub mod poller;
@@ -77,6 +78,7 @@ mod testing;
 pub mod timers;
 pub mod watches;
 
+pub use bursts::Bursts;
 pub use clock::monotonic;
 pub use poller::{Event, Interest, Poller, Waker};
 pub use timers::TimerQueue;

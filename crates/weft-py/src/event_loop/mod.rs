@@ -28,7 +28,7 @@ use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
-use weft_reactor::{Poller, TimerQueue, Waker, WatchTable};
+use weft_reactor::{Bursts, Poller, TimerQueue, Waker, WatchTable};
 
 pub use current_task::{
     current_task, enter_task, interrupt_task, leave_task, registered_task, rest_task, restore_task,
@@ -84,6 +84,7 @@ pub struct EventLoop {
     /// The task that asyncio's registry names as this loop's current one.
     current_task: Slot,
     contexts: SharedContexts,
+    bursts: Bursts,
     /// Whether tasks that have not begun may stay out of the garbage collector's sight; see [`EventLoop::hides_tasks`].
     turning: Cell<bool>,
 }
@@ -124,6 +125,7 @@ impl Default for EventLoop {
             executor_ended: Cell::default(),
             current_task: Slot::empty(),
             contexts: SharedContexts::default(),
+            bursts: Bursts::default(),
             turning: Cell::default(),
         }
     }
@@ -296,6 +298,12 @@ impl EventLoop {
     #[inline]
     pub fn push(&self, entry: Ready) {
         self.ready.push(entry);
+    }
+
+    /// Who writes in this turn.
+    #[inline]
+    pub fn bursts(&self) -> &Bursts {
+        &self.bursts
     }
 
     /// The contexts that handles and tasks of this loop share.

@@ -5,7 +5,7 @@
 //! [`RUN_BETWEEN_POLLS`] callbacks, whichever comes first, bound how long I/O can wait for its turn. Timers are looked
 //! at in every turn.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -91,6 +91,7 @@ fn turn(state: &EventLoop, event_loop: &Bound<'_, PyAny>, run: &mut Run) -> PyRe
     move_due_timers(state, event_loop)?;
     let count = state.ready.len();
     run.ran_since_poll += count;
+    state.bursts.turn_begins(Instant::now);
     for _ in 0..count {
         // A callback may have emptied the queue by closing the loop.
         let Some(entry) = state.ready.pop() else {
@@ -102,6 +103,7 @@ fn turn(state: &EventLoop, event_loop: &Bound<'_, PyAny>, run: &mut Run) -> PyRe
             execute(state, event_loop, entry)?;
         }
     }
+    state.bursts.turn_ends(Instant::now);
     Ok(())
 }
 

@@ -5,6 +5,9 @@
 //! writes (a web server's head and body) collects from the first one on, so that they cost one. Where turns have had a
 //! single write, only one in [`PROBE_EVERY`] is looked at: looking costs an entry in the loop's queue.
 //!
+//! Where many transports write in a turn, all of them collect, and what they have goes out in one burst; see
+//! [`Bursts`](weft_reactor::Bursts).
+//!
 //! Nobody else needs to know. Whatever looks at the buffer or ends the connection calls [`StreamTransport::flush`]
 //! first, and then finds what it would have found had every write been sent at once. So `pause_writing()` still
 //! means that the socket is full.
@@ -27,9 +30,22 @@ const PROBE_EVERY: u8 = 16;
 impl StreamTransport {
     /// Whether a write of `length` bytes is to be collected.
     #[inline]
-    pub(super) fn collects(&self, length: usize) -> bool {
-        (self.joins.get() || (self.chatty.get() && self.unsent.borrow().is_empty()))
-            && length <= MOST
+    pub(super) fn collects(&self, py: Python<'_>, length: usize) -> bool {
+        if self.joins.get() {
+            return length <= MOST;
+        }
+        let bursts = self.belongs_to_burst(py);
+        if bursts {
+            self.passing.set(0);
+        }
+        (bursts || self.chatty.get()) && length <= MOST && self.unsent.borrow().is_empty()
+    }
+
+    /// Tells the loop of the first write of a turn.
+    #[inline]
+    fn belongs_to_burst(&self, py: Python<'_>) -> bool {
+        let event_loop = self.event_loop.get(py);
+        event_loop.is_some_and(|event_loop| EVENT_LOOP.of(&event_loop).bursts().count())
     }
 
     /// Collects the writes of this turn from now on, where the loop's queue may be used for it.

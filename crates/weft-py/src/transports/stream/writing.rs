@@ -86,7 +86,7 @@ impl StreamTransport {
         if contents.is_empty() || self.is_lost(object.py())? {
             return Ok(());
         }
-        if self.collects(contents.len()) {
+        if self.collects(object.py(), contents.len()) {
             keep(&mut self.unsent.borrow_mut(), 0);
             self.join(object);
             return self.collected(object);
@@ -131,7 +131,7 @@ impl StreamTransport {
         if shared.is_empty() || self.is_lost(py)? {
             return Ok(());
         }
-        let collects = self.collects(0);
+        let collects = self.collects(py, 0);
         let was_empty = self.unsent.borrow().is_empty();
         {
             let mut unsent = self.unsent.borrow_mut();
