@@ -274,15 +274,11 @@ impl EventLoop {
         self.executor_ended.get()
     }
 
-    /// Whether native code may make and start tasks itself instead of calling `create_task`.
+    /// Whether native code may make and start tasks itself instead of calling `create_task`, unless a task factory does.
     #[inline]
     pub fn creates_tasks_directly(&self, event_loop: &Bound<'_, PyAny>) -> bool {
         let overridden = self.overridden(event_loop);
-        !self.debug.get()
-            && !self.closed.get()
-            && !overridden.call_soon
-            && !overridden.create_task
-            && !self.task_factory.is_set()
+        !self.debug.get() && !self.closed.get() && !overridden.call_soon && !overridden.create_task
     }
 
     /// Whether an object that only the ready queue makes live need not be tracked by the garbage collector.

@@ -118,13 +118,10 @@ fn create_task<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retu
         }
     }
     let name = name.as_deref().filter(|name| !name.is_none());
-    let by_factory = state.has_task_factory();
-    // Before Python 3.14 it depends on the release what a factory is told of a name and of `eager_start`.
-    let is_plain = cfg!(Py_3_14) || (name.is_none() && eager.is_none());
-    let starts_eagerly = by_factory && is_plain && state.has_eager_task_factory(event_loop.py());
-    if further || !state.schedules_directly(event_loop) || by_factory != starts_eagerly {
+    let usual = usual_beginning(state, event_loop.py(), name.is_none() && eager.is_none());
+    let Some(usual) = usual.filter(|_| !further && state.schedules_directly(event_loop)) else {
         return create_task_by_class(state, event_loop, &coroutine, args);
-    }
+    };
     let task = TASK.instance(event_loop.py())?;
     let new = New {
         coroutine: &coroutine,
@@ -132,11 +129,22 @@ fn create_task<'py>(event_loop: &Bound<'py, PyAny>, args: Args<'_, 'py>) -> Retu
         context: context.as_deref().filter(|context| !context.is_none()),
         eager: match eager {
             Some(eager) => eager.is_truthy()?,
-            None => starts_eagerly,
+            None => usual,
         },
     };
     start(state, event_loop, &task, new)?;
     Ok(task)
+}
+
+/// Whether the loop's tasks start eagerly; `None` where a factory makes them. `plain` says that there is neither a name
+/// nor an `eager_start` to tell it: before Python 3.14 it depends on the release how that is done.
+#[inline]
+fn usual_beginning(state: &EventLoop, py: Python<'_>, plain: bool) -> Option<bool> {
+    if !state.has_task_factory() {
+        return Some(false);
+    }
+    let native = (cfg!(Py_3_14) || plain) && state.has_eager_task_factory(py);
+    native.then_some(true)
 }
 
 /// Makes a task by a factory, or by calling the class with every argument.
@@ -176,12 +184,15 @@ pub fn create<'py>(
     else {
         return Ok(None);
     };
+    let Some(eager) = usual_beginning(state, event_loop.py(), name.is_none()) else {
+        return Ok(None);
+    };
     let task = TASK.instance(event_loop.py())?;
     let new = New {
         coroutine,
         name,
         context,
-        eager: false,
+        eager,
     };
     start(state, event_loop, &task, new)?;
     Ok(Some(task))
