@@ -7,7 +7,9 @@ runs on a new connection and on one with such a past.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -195,3 +197,47 @@ def test_many_small_writes(run: Run, kind: str, past: str) -> None:
             assert await read_exactly(peer, len(expected)) == expected
 
     run(main())
+
+
+# -- a loop that stops, or does not run ------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(
+    loop: asyncio.AbstractEventLoop, kind: str, past: str
+) -> Iterator[tuple[asyncio.AbstractEventLoop, asyncio.Transport, socket.socket]]:
+    """A connection whose loop does not run."""
+    stack = contextlib.AsyncExitStack()
+
+    async def open_one() -> tuple[asyncio.Transport, socket.socket]:
+        transport, peer = await stack.enter_async_context(wired(Recorder(), kind))
+        await live(transport, peer, past)
+        return transport, peer
+
+    yield loop, *loop.run_until_complete(open_one())
+    loop.run_until_complete(stack.aclose())
+
+
+@pytest.mark.parametrize("ends_by", ["stop", "interrupt"])
+def test_what_was_written_is_sent_when_the_loop_stops(stopped: Any, ends_by: str) -> None:
+    loop, transport, peer = stopped
+
+    def last() -> None:
+        write_three(transport)
+        if ends_by == "interrupt":
+            raise KeyboardInterrupt
+        loop.stop()
+
+    loop.call_soon(last)
+    with contextlib.suppress(KeyboardInterrupt):
+        loop.run_forever()
+    assert has_arrived(peer)
+    assert peer.recv(100) == b"one two three"
+
+
+def test_what_is_written_while_the_loop_does_not_run_is_sent(stopped: Any) -> None:
+    _, transport, peer = stopped
+    for data in (b"one ", b"two"):
+        transport.write(data)
+        assert has_arrived(peer)
+        assert peer.recv(100) == data

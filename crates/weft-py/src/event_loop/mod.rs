@@ -56,6 +56,8 @@ use ready::ReadyQueue;
 /// The native part of `weft.Loop`.
 pub struct EventLoop {
     ready: ReadyQueue,
+    /// What is run when the turn has ended, before the loop waits.
+    endings: ReadyQueue,
     timers: RefCell<TimerQueue<Reference>>,
     cancelled_timers: Cell<usize>,
     watches: RefCell<WatchTable<Watch>>,
@@ -106,6 +108,7 @@ impl Default for EventLoop {
     fn default() -> Self {
         Self {
             ready: ReadyQueue::default(),
+            endings: ReadyQueue::default(),
             timers: RefCell::default(),
             cancelled_timers: Cell::default(),
             watches: RefCell::default(),
@@ -159,9 +162,11 @@ impl Native for EventLoop {
         if answer != 0 {
             return answer;
         }
-        let answer = self.ready.traverse(visit);
-        if answer != 0 {
-            return answer;
+        for queue in [&self.ready, &self.endings] {
+            let answer = queue.traverse(visit);
+            if answer != 0 {
+                return answer;
+            }
         }
         if let Ok(timers) = self.timers.try_borrow() {
             for timer in timers.iter() {
@@ -214,9 +219,16 @@ fn visit_handle(handle: &Reference, visit: Visit) -> c_int {
 }
 
 impl EventLoop {
+    /// Lets the garbage collector see what waits.
+    fn show(&self, py: Python<'_>) {
+        self.ready.show(py);
+        self.endings.show(py);
+    }
+
     /// Drops everything that is scheduled or watched, and closes the poller.
     fn release(&self, py: Python<'_>) {
         let ready = self.ready.take();
+        let endings = self.endings.take();
         let timers = self.timers.borrow_mut().drain();
         let watches = self.watches.borrow_mut().drain();
         self.cancelled_timers.set(0);
@@ -241,7 +253,7 @@ impl EventLoop {
                 state.empty();
             }
         }
-        drop((ready, timers, watches));
+        drop((ready, endings, timers, watches));
     }
 
     /// Whether native code may put entries into the queue itself instead of calling `call_soon`.
@@ -294,6 +306,18 @@ impl EventLoop {
     #[inline]
     pub fn push(&self, entry: Ready) {
         self.ready.push(entry);
+    }
+
+    /// Has a job run when the turn has ended: before the loop waits, and before it stops. `false` where the loop does not
+    /// run. The caller has looked at [`Self::schedules_directly`].
+    pub fn push_ending(&self, job: Ready) -> bool {
+        if !self.turning.get() {
+            return false;
+        }
+        self.endings.push(job);
+        // Another thread may do this while the loop sleeps.
+        self.wake();
+        true
     }
 
     /// Who writes in this turn.

@@ -69,7 +69,7 @@ fn run<'py>(event_loop: &Bound<'py, PyAny>) -> Returned<'py> {
         }
     };
     state.turning.set(false);
-    state.ready.show(py);
+    state.show(py);
     let left = leave_task(state, event_loop);
     state.contexts.forget();
     outcome?;
@@ -92,6 +92,13 @@ fn turn(state: &EventLoop, event_loop: &Bound<'_, PyAny>, run: &mut Run) -> PyRe
     let count = state.ready.len();
     run.ran_since_poll += count;
     state.bursts.turn_begins(Instant::now);
+    let outcome = run_entries(state, event_loop, count);
+    state.bursts.turn_ends(Instant::now);
+    outcome.and(end_turn(state, event_loop))
+}
+
+#[inline]
+fn run_entries(state: &EventLoop, event_loop: &Bound<'_, PyAny>, count: usize) -> PyResult<()> {
     for _ in 0..count {
         // A callback may have emptied the queue by closing the loop.
         let Some(entry) = state.ready.pop() else {
@@ -103,8 +110,20 @@ fn turn(state: &EventLoop, event_loop: &Bound<'_, PyAny>, run: &mut Run) -> PyRe
             execute(state, event_loop, entry)?;
         }
     }
-    state.bursts.turn_ends(Instant::now);
     Ok(())
+}
+
+/// Does what was left for the end of the turn, whatever has ended it.
+#[inline]
+fn end_turn(state: &EventLoop, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    let mut outcome = Ok(());
+    // What these leave, the next turn has.
+    for _ in 0..state.endings.len() {
+        if let Some(ending) = state.endings.pop() {
+            outcome = outcome.and(execute(state, event_loop, ending));
+        }
+    }
+    outcome
 }
 
 #[inline]
@@ -259,7 +278,7 @@ fn poll(state: &EventLoop, event_loop: &Bound<'_, PyAny>, events: &mut Vec<Event
 
 /// How long the poll may block; `None` is for ever.
 fn timeout(state: &EventLoop, event_loop: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
-    if state.ready.len() > 0 || state.stopping.get() {
+    if state.ready.len() > 0 || state.endings.len() > 0 || state.stopping.get() {
         return Ok(Some(Duration::ZERO));
     }
     let next = state.timers.borrow().peek().map(|(deadline, _)| deadline);
@@ -333,7 +352,7 @@ fn run_once<'py>(event_loop: &Bound<'py, PyAny>) -> Returned<'py> {
     state.turning.set(true);
     let outcome = turn(state, event_loop, &mut run);
     state.turning.set(false);
-    state.ready.show(py);
+    state.show(py);
     let left = leave_task(state, event_loop);
     outcome?;
     left?;

@@ -3,7 +3,7 @@
 //! The first write of a turn is sent at once, as asyncio does. Those that follow in the same turn are collected and go
 //! out together when it has ended: many small writes cost two system calls. A transport whose last turn had several
 //! writes (a web server's head and body) collects from the first one on, so that they cost one. Where turns have had a
-//! single write, only one in [`PROBE_EVERY`] is looked at: looking costs an entry in the loop's queue.
+//! single write, only one in [`PROBE_EVERY`] is looked at: looking costs an entry in a queue of the loop's.
 //!
 //! Where many transports write in a turn, all of them collect, and what they have goes out in one burst; see
 //! [`Bursts`](weft_reactor::Bursts).
@@ -12,7 +12,8 @@
 //! first, and then finds what it would have found had every write been sent at once. So `pause_writing()` still
 //! means that the socket is full.
 //!
-//! Invariant: while `joins` is set, the buffer holds only what no socket has refused, and [`end_of_turn`] is queued.
+//! Invariant: while `joins` is set, the buffer holds only what no socket has refused, and [`end_of_turn`] is among what
+//! the loop does when the turn ends.
 
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
@@ -64,19 +65,20 @@ impl StreamTransport {
         };
         let state = EVENT_LOOP.of(&event_loop);
         // A debugged loop, and one whose `call_soon` is somebody else's, does what asyncio does to the letter.
-        if self.closing.get() || !state.schedules_directly(&event_loop) {
+        let ending = Ready::Job {
+            run: end_of_turn,
+            object: object.clone().into(),
+            argument: None,
+        };
+        if self.closing.get()
+            || !state.schedules_directly(&event_loop)
+            || !state.push_ending(ending)
+        {
             self.chatty.set(false);
             self.passing.set(PROBE_EVERY - 1);
             return;
         }
         self.joins.set(true);
-        state.push(Ready::Job {
-            run: end_of_turn,
-            object: object.clone().into(),
-            argument: None,
-        });
-        // Where another thread writes while the loop sleeps.
-        state.wake();
     }
 
     /// Sends where too much has been collected, or where nothing could be queued to send it later.
