@@ -114,11 +114,13 @@ def test_jetstream(run: Run) -> None:
                 await pulling.unsubscribe()
                 bucket = await client.jetstream().create_key_value(bucket=name, storage="memory")
                 watcher = await bucket.watchall()
-                revision = await bucket.put("key", b"one")
-                await bucket.update("key", b"two", last=revision)
-                assert (await bucket.get("key")).value == b"two"
                 assert await watcher.updates(timeout=10) is None
+                revision = await bucket.put("key", b"one")
+                # The bucket keeps no history: a second value would take the place of the first.
                 assert (await watcher.updates(timeout=10)).value == b"one"
+                await bucket.update("key", b"two", last=revision)
+                assert (await watcher.updates(timeout=10)).value == b"two"
+                assert (await bucket.get("key")).value == b"two"
                 await watcher.stop()
                 await stream.delete_key_value(name)
             finally:

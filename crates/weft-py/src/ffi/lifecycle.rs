@@ -211,8 +211,8 @@ unsafe fn inherited_slots<'a, T: Native>(object: *mut ffi::PyObject) -> &'a [Slo
     unsafe { std::slice::from_raw_parts(object.byte_add(head).cast::<Slot>(), count) }
 }
 
-/// Whether dead instances of the subclass that [`Class::expect`] has named can be used again: from Python 3.13 on, its part
-/// of the deallocation leaves no stale pointers to the instance's attributes behind.
+/// Whether dead instances of the subclass that [`Class::expect`](super::Class::expect) has named can be used again: from
+/// Python 3.13 on, its part of the deallocation leaves no stale pointers to the instance's attributes behind.
 const KEEPS_SUBCLASSES: bool = cfg!(Py_3_13);
 
 /// Calls the finalizer of an object that is about to be freed, and answers whether somebody holds the object since.
